@@ -524,6 +524,7 @@ impl Parties {
             tenant: None,
             aud_tenant: None,
             aud_sub: None,
+            sub_id: None,
             auth_time: None,
             acr: None,
             amr: None,

@@ -1,11 +1,11 @@
 // People of the company's own: provisioned by others' programs (scim2-tester), and signing in by passkey and one-time
 // passwords in a real browser with a virtual authenticator.
 // env: SCIM (a Python with scim2-tester)
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const sleep = ms => new Promise(r => setTimeout(r, ms));
@@ -252,13 +252,23 @@ database = "sqlite:canvas.db"
     must(refused('turn').includes('holds one key') && refused('trim').includes('holds one key'), 'with one key');
     keyFile('add');
     must(refused('add').includes('2 keys already'), 'a third key');
+    must(refused('trim').includes('seals nothing yet'), 'trimmed before it was turned');
     const again = async () => { await server.stop(); server = await serve(); must(await kids() === before, 'other keys'); };
     await again();
     keyFile('turn');
+    // Once more, as somebody does who has not seen the answer: nothing is turned back.
+    const turned = readFileSync(file, 'utf8');
+    must(keyFile('turn').includes('first already') && readFileSync(file, 'utf8') === turned, 'turned back');
     must(refused('trim').includes('not sealed under the first key'), 'trimmed too early');
     await again();
     for (let i = 0; !server.told().includes('everything is sealed under the first key'); i++) { must(i < 200, server.told()); await sleep(50); }
+    // Another database than the one that is served, or none, proves nothing, and is not made.
+    const elsewhere = spawnSync(E.PASSAVANT, ['key-file', 'trim', '--config', config], { encoding: 'utf8', env: { ...process.env, PASSAVANT__IDP__DATABASE: 'sqlite:elsewhere.db' } });
+    must(elsewhere.status !== 0 && elsewhere.stderr.includes('there is no such database') && !existsSync(join(folder, 'elsewhere.db')) && readFileSync(file, 'utf8') === turned, elsewhere.stdout + elsewhere.stderr);
     keyFile('trim');
+    // What was taken out is not gone: backups need it.
+    const kept = readdirSync(folder).filter(name => name.startsWith('passavant.key.before-'));
+    must(kept.length === 1 && readFileSync(join(folder, kept[0]), 'utf8').trim() === first && (statSync(join(folder, kept[0])).mode & 0o777) === 0o600, kept.join(' '));
     const last = readFileSync(file, 'utf8').trim();
     must(!last.includes('\n') && last !== first, last.length);
     await again();

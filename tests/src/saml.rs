@@ -100,7 +100,7 @@ fn time(at: Timestamp) -> String {
 impl FakeSaml {
     /// One with the key of all tests, because making another takes a while.
     pub fn new(entity_id: &str) -> Self {
-        Self::with_key(entity_id, rsa_der())
+        Self::with_key(entity_id, &rsa_der())
     }
 
     /// One with another key.
@@ -109,12 +109,12 @@ impl FakeSaml {
             let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
             AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec()
         });
-        Self::with_key(entity_id, OTHER.clone())
+        Self::with_key(entity_id, &OTHER)
     }
 
-    fn with_key(entity_id: &str, der: Vec<u8>) -> Self {
-        let key = SigningKey::from_pkcs8(Algorithm::RS256, &der).unwrap();
-        Self { entity_id: entity_id.to_owned(), key, certificate: certificate(&der) }
+    fn with_key(entity_id: &str, der: &[u8]) -> Self {
+        let key = SigningKey::from_pkcs8(Algorithm::RS256, der).unwrap();
+        Self { entity_id: entity_id.to_owned(), key, certificate: certificate(der) }
     }
 
     /// Its metadata, with what a test wants beside the certificate.
@@ -183,17 +183,19 @@ impl FakeSaml {
         } else {
             format!(r#" InResponseTo="{request}""#)
         };
-        let attributes: String = says
+        let attributes: Vec<String> = says
             .attributes
             .iter()
             .map(|(name, values)| {
-                let values: String = values
+                let values: Vec<String> = values
                     .iter()
                     .map(|value| format!("<saml:AttributeValue>{value}</saml:AttributeValue>"))
                     .collect();
+                let values = values.concat();
                 format!(r#"<saml:Attribute Name="{name}">{values}</saml:Attribute>"#)
             })
             .collect();
+        let attributes = attributes.concat();
         format!(
             r#"<saml:Assertion xmlns:saml="{ASSERTION}" ID="{id}" IssueInstant="{at}" Version="2.0"><saml:Issuer>{issuer}</saml:Issuer><saml:Subject><saml:NameID{name_id_attributes}>{name_id}</saml:NameID><saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"><saml:SubjectConfirmationData{request} NotOnOrAfter="{ends}" Recipient="{recipient}"></saml:SubjectConfirmationData></saml:SubjectConfirmation></saml:Subject><saml:Conditions NotBefore="{at}" NotOnOrAfter="{ends}"><saml:AudienceRestriction><saml:Audience>{audience}</saml:Audience></saml:AudienceRestriction>{}</saml:Conditions><saml:AuthnStatement AuthnInstant="{instant}" SessionIndex="s-{id}"{session}><saml:AuthnContext><saml:AuthnContextClassRef>{class}</saml:AuthnContextClassRef></saml:AuthnContext></saml:AuthnStatement><saml:AttributeStatement>{attributes}</saml:AttributeStatement></saml:Assertion>"#,
             says.conditions

@@ -21,6 +21,8 @@ use passavant_tests::{
 };
 use serde_json::{Value, json};
 
+/// The entity ID of a client.
+const SP: &str = "https://agent.example/saml";
 const DS: &str = "http://www.w3.org/2000/09/xmldsig#";
 
 async fn company(more: Value) -> (World, FakeSaml) {
@@ -102,6 +104,9 @@ async fn people_sign_in_by_a_signed_assertion_or_a_signed_response() {
     assert_eq!(exchange(&world, &less).await.str("error"), "access_denied");
 }
 
+/// What somebody makes of what a good response says.
+type Attack<'a> = Box<dyn Fn(&Says) -> String + 'a>;
+
 /// Every way to change a good response that has been thought of. Each begins a sign-in of its own, which
 /// would succeed without the change.
 #[tokio::test]
@@ -127,7 +132,6 @@ async fn what_was_not_signed_for_us_now_lets_nobody_in() {
             inner(signed).split_once("</ds:Signature>").unwrap().0
         )
     };
-    type Attack<'a> = Box<dyn Fn(&Says) -> String + 'a>;
     let changed = |change: fn(&mut Says, &World)| -> Attack<'_> {
         let (world, fake) = (&world, &fake);
         Box::new(move |says| {
@@ -426,9 +430,10 @@ async fn what_was_not_signed_for_us_now_lets_nobody_in() {
         (
             "entities of entities",
             Box::new(|says| {
-                let entities: String = (0..30)
+                let entities: Vec<String> = (0..30)
                     .map(|n| format!("<!ENTITY e{n} \"&e{0};&e{0};&e{0};&e{0};\">", n + 1))
                     .collect();
+                let entities = entities.concat();
                 format!("<!DOCTYPE r [{entities}]>{}", fake.with_signed_assertion(says))
             }),
             "XML",
@@ -444,6 +449,53 @@ async fn what_was_not_signed_for_us_now_lets_nobody_in() {
                     .to_owned()
             }),
             "is not a response",
+        ),
+        // What is canonicalized before it is known whose it is, made long.
+        (
+            "a long namespace for many elements in the method of a signature",
+            Box::new(|says| {
+                let response = fake.with_signed_assertion(says);
+                let many = format!("rsa-sha256\">{}</ds:SignatureMethod>", "<p:a/>".repeat(9_000));
+                let response = response.replacen("rsa-sha256\"></ds:SignatureMethod>", &many, 1);
+                response.replacen(
+                    "<samlp:Response ",
+                    &format!("<samlp:Response xmlns:p=\"u:{}\" ", "x".repeat(60_000)),
+                    1,
+                )
+            }),
+            "namespace",
+        ),
+        (
+            "a namespace with a reference in it",
+            Box::new(|says| {
+                let response = fake.with_signed_assertion(says);
+                response.replacen("<samlp:Response ", "<samlp:Response xmlns:p=\"u:&amp;x\" ", 1)
+            }),
+            "namespace",
+        ),
+        (
+            "elements in the method of a signature",
+            replaced(
+                "rsa-sha256\"></ds:SignatureMethod>",
+                "rsa-sha256\"><ds:a/></ds:SignatureMethod>",
+            ),
+            "parameters",
+        ),
+        (
+            "elements in the method of a digest",
+            replaced("#sha256\"></ds:DigestMethod>", "#sha256\"><ds:a/></ds:DigestMethod>"),
+            "parameters",
+        ),
+        ("elements in a digest", replaced("<ds:DigestValue>", "<ds:DigestValue><ds:a/>"), "base64"),
+        (
+            "a declaration that forges a line of the log",
+            Box::new(|says| {
+                format!(
+                    "<?xml version=\"1.0\n2026 INFO forged\"?>{}",
+                    fake.with_signed_assertion(says)
+                )
+            }),
+            "another version",
         ),
         // Something encrypted, whole or in part.
         (
@@ -652,6 +704,13 @@ async fn a_response_is_taken_once_in_the_browser_that_asked_for_it() {
     unasked.form.truncate(1);
     let reply = world.send(&unasked).await;
     assert!(reply.status == 400 && reply.text.contains("not begun here"), "{}", reply.text);
+    // A page of ours posts to the addresses of upstreams alone, however this one is spelled.
+    for name in ["nobody", "..%2Flogout", "%2e%2e%2flogout%3Fx", "corp%2F..%2F..%2Flogout"] {
+        let post = world.post_saml(name, &response, "x");
+        let reply = world.send(&post).await;
+        assert_eq!(reply.status, 404, "{name}: {}", reply.text);
+        assert!(!reply.text.contains("<form"), "{name}: {}", reply.text);
+    }
     // At another upstream's address.
     world.add_saml("other", &FakeSaml::new("urn:other").by_redirect(), json!({})).await;
     let mut mixed = browser.clone();
@@ -765,7 +824,7 @@ async fn where_only_posts_are_taken_a_page_of_ours_posts_a_signed_request() {
     // The identity provider's side of it, with the reader that reads responses: what was signed is what
     // was sent.
     let key = passavant_tests::saml::certificate(&passavant_tests::forge::rsa_der());
-    assert!(passavant_saml::verifies(&asked.xml, &[key.clone()]), "{}", asked.xml);
+    assert!(passavant_saml::verifies(&asked.xml, std::slice::from_ref(&key)), "{}", asked.xml);
     let other = asked.xml.replace("Version=\"2.0\"", "Version=\"2.1\"");
     assert!(!passavant_saml::verifies(&other, &[key]), "{other}");
     let good = |asked: &Asked| fake.with_signed_assertion(&fake.says(&world, "corp", asked));
@@ -787,7 +846,12 @@ async fn people_are_known_by_what_an_administrator_chose_and_by_nothing_else() {
         }
     };
     let email = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress";
-    for format in [email, "urn:oasis:names:tc:SAML:2.0:nameid-format:transient", ""] {
+    let persistent = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent";
+    let elsewhere = format!("{persistent}\" NameQualifier=\"urn:another-realm");
+    let for_another = format!("{persistent}\" SPNameQualifier=\"urn:another-sp");
+    for format in
+        [email, "urn:oasis:names:tc:SAML:2.0:nameid-format:transient", "", &elsewhere, &for_another]
+    {
         let respond = named(format, "erin@acme.example");
         let came = world.through_saml(&mut Browser::default(), "corp", "", respond).await;
         let reply = came.unwrap_err();
@@ -933,14 +997,16 @@ async fn an_id_jag_names_people_by_their_name_identifier_where_that_is_wanted() 
             "nameid_format": persistent})
     );
     // Each member exactly when the name identifier has it.
-    let more = r#" NameQualifier="q &amp; q" SPNameQualifier="https://sp" SPProvidedID="p""#;
-    let respond = named(more, "erin-there");
+    let sp = world.idp.endpoint("/saml/corp");
+    let more =
+        format!(r#" NameQualifier="{ENTITY}" SPNameQualifier="{sp}" SPProvidedID="p &amp; q""#);
+    let respond = named(&more, "erin-there");
     let tokens = world.through_saml(&mut Browser::default(), "corp", "", respond).await.unwrap();
     assert_eq!(
         sub_id(&tokens).await,
         json!({"format": "saml-nameid", "issuer": ENTITY, "nameid": "erin-there",
-            "nameid_format": persistent, "name_qualifier": "q & q",
-            "sp_name_qualifier": "https://sp", "sp_provided_id": "p"})
+            "nameid_format": persistent, "name_qualifier": ENTITY,
+            "sp_name_qualifier": sp, "sp_provided_id": "p & q"})
     );
     // People who do not sign in by SAML have none, and who is unlinked has none any more.
     let own = world.sign_in().await;
@@ -976,7 +1042,6 @@ fn for_refresh_token(world: &World, assertion: &str, more: &[(&str, &str)]) -> A
 #[tokio::test]
 async fn an_assertion_for_a_client_becomes_a_refresh_token_once() {
     let (world, fake) = company(json!({})).await;
-    const SP: &str = "https://agent.example/saml";
     // What the identity provider gave the client for itself, in answer to a request of its own.
     let given = |change: &dyn Fn(&mut Says)| {
         let asked = Asked {
@@ -993,7 +1058,7 @@ async fn an_assertion_for_a_client_becomes_a_refresh_token_once() {
         says
     };
     let good = || fake.signed(&given(&|_| {}));
-    // A client that has no entity ID there: nothing is read (C33).
+    // A client that has no entity ID there: nothing is read.
     let reply = world.send(&for_refresh_token(&world, "<!DOCTYPE x>", &[])).await;
     assert_eq!((reply.status, reply.str("error")), (400, "invalid_request"), "{}", reply.text);
     let change: ClientChange = serde_json::from_value(json!({"saml_entity_id": SP})).unwrap();
@@ -1110,6 +1175,11 @@ async fn metadata_that_cannot_be_used_is_refused_and_says_why() {
     ] {
         conflict(add(&metadata, json!({})).await, says);
     }
+    // Files that people keep have remarks; a certificate that cannot be used is left out beside another.
+    let remark = good.replace("<md:IDPSSODescriptor", "<!-- first --><md:IDPSSODescriptor");
+    conflict(add(&remark, json!({})).await, "has this issuer already");
+    let own = good.replace(ENTITY, world.idp.as_str());
+    conflict(add(&own, json!({})).await, "this identity provider's own");
     // The same one twice, and what belongs to the other protocol.
     conflict(add(&good, json!({})).await, "has this issuer already");
     let other = good.replace(ENTITY, "urn:another");

@@ -38,6 +38,9 @@ pub enum PasswordError {
     /// The hash could not be computed.
     #[error("the password could not be hashed")]
     Hash,
+    /// Too many others are being hashed.
+    #[error("too many passwords are being checked just now; try again in a few seconds")]
+    Busy,
 }
 
 fn argon2() -> Argon2<'static> {
@@ -66,12 +69,17 @@ impl Passwords {
 
     /// The PHC string of a new password.
     pub async fn hash(&self, password: &Secret) -> Result<String, PasswordError> {
+        // Before anything is done with it, whatever length it has in another form.
+        if password.expose().len() > 4 * LONGEST {
+            return Err(PasswordError::Length);
+        }
+        let password = normal(password);
         let long_enough = password.expose().chars().count() >= SHORTEST;
         if !long_enough || password.expose().len() > LONGEST {
             return Err(PasswordError::Length);
         }
-        let password = normal(password);
-        let _permit = self.permits.acquire().await.map_err(|_| PasswordError::Hash)?;
+        let permit = timeout(PATIENCE, self.permits.acquire()).await;
+        let _permit = permit.map_err(|_| PasswordError::Busy)?.map_err(|_| PasswordError::Hash)?;
         let work = move || {
             let hash = argon2().hash_password(password.expose().as_bytes());
             hash.map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash)

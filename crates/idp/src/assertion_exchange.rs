@@ -3,7 +3,7 @@
 
 use super::{
     directory::{IdpDirectory, Living},
-    sign_in::upstream::{certificates_of, once, told, username_for},
+    sign_in::upstream::{certificates_of, in_turn, once, told, username_for},
     state::Idp,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -95,7 +95,12 @@ pub(super) async fn exchange(
         event.note(Detail::More, shown(&why, 300));
         Failure::from(Refusal::SubjectAssertion)
     };
-    let issuer = claimed_issuer(&asked.assertion).map_err(|error| refused(error.to_string()))?;
+    let text = asked.assertion;
+    let (issuer, text) = {
+        let found = in_turn(idp, move || (claimed_issuer(&text), text)).await;
+        let (issuer, text) = found.ok_or(Failure::Busy(5))?;
+        (issuer.map_err(|error| refused(error.to_string()))?, text)
+    };
     let from = |upstream: &&UpstreamProvider| {
         upstream.saml().is_some_and(|provider| provider.entity_id.as_str() == issuer)
     };
@@ -103,7 +108,9 @@ pub(super) async fn exchange(
     let found = found.and_then(|upstream| Some((upstream, upstream.saml()?)));
     let (upstream, provider) = found
         .ok_or_else(|| refused(format!("no upstream of SAML is `{}`", shown(&issuer, 200))))?;
-    let verified = verify(provider, audience, &asked.assertion, now);
+    let (for_whom, by) = (audience.to_owned(), provider.clone());
+    let verified = in_turn(idp, move || verify(&by, &for_whom, &text, now)).await;
+    let verified = verified.ok_or(Failure::Busy(5))?;
     let assertion = verified.map_err(|error| refused(error.to_string()))?;
     let person =
         identify(upstream, provider, &assertion).map_err(|error| refused(error.to_string()))?;

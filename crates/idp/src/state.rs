@@ -9,6 +9,7 @@ use passavant_authority::{
 use passavant_proto::identifier::Issuer;
 use passavant_store::{Store, StoreError};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use webauthn_rs::prelude::Webauthn;
 
@@ -77,6 +78,8 @@ pub(crate) struct IdpState {
     pub(crate) passkeys: Option<Webauthn>,
     /// Checks of people at their upstreams that are under way.
     pub(crate) checks: TaskTracker,
+    /// Turns for what is read and verified of others' XML: as many at a time as take a part of a machine.
+    pub(crate) xml: Semaphore,
 }
 
 impl Idp {
@@ -93,7 +96,8 @@ impl Idp {
         let admission = Admission::new(settings.rates);
         let checks = TaskTracker::new();
         let passkeys = relying_party(&authority.issuer, &settings.name);
-        let state = IdpState { authority, settings, passwords, admission, passkeys, checks };
+        let xml = Semaphore::new(2);
+        let state = IdpState { authority, settings, passwords, admission, passkeys, checks, xml };
         Ok(Self(Arc::new(state)))
     }
 

@@ -4,103 +4,152 @@
 
 use crate::{
     config::Config,
-    keys::{self, KeyEncryptionKey},
-    serve::open_store,
+    keys::{self, KeyEncryptionKey, NEXT},
+    serve::open_existing,
 };
 use anyhow::{Context, Result, bail};
 use passavant_host as system;
 use passavant_proto::secret::Secret;
+use std::{fs, path::Path};
 
-/// The lines of a key file, each a key.
-fn lines(config: &Config) -> Result<Vec<Secret>> {
-    let text = system::read_secret(&config.key_file, config.secrets)?;
-    KeyEncryptionKey::new(&text)?;
-    let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(lines.map(Secret::new).collect())
+/// The key file of a config, for one step at a time.
+struct KeyFile<'a> {
+    config: &'a Config,
+    /// The keys, the one that seals first.
+    lines: Vec<Secret>,
+    /// Locked until the step ends.
+    _folder: fs::File,
 }
 
-fn write(config: &Config, lines: &[Secret]) -> Result<()> {
-    let mut text = zeroize::Zeroizing::new(String::new());
-    for line in lines {
-        text.push_str(line.expose());
-        text.push('\n');
+fn is_next(line: &Secret) -> bool {
+    line.expose().ends_with(NEXT)
+}
+
+impl<'a> KeyFile<'a> {
+    fn open(config: &'a Config) -> Result<Self> {
+        let path = &config.key_file;
+        // What is written takes the place of the file: a link would be replaced, not what it leads to.
+        if fs::symlink_metadata(path).is_ok_and(|held| held.file_type().is_symlink()) {
+            bail!(
+                "{} is a symbolic link\nhint: run this with a config that names the file itself",
+                path.display()
+            );
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = fs::File::open(folder.unwrap_or(Path::new(".")))?;
+        if folder.try_lock().is_err() {
+            bail!("another `passavant key-file` is at work on {}", path.display());
+        }
+        let text = system::read_secret(path, config.secrets)?;
+        KeyEncryptionKey::new(&text)?;
+        let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+        Ok(Self { config, lines: lines.map(Secret::new).collect(), _folder: folder })
     }
-    system::write_private(&config.key_file, text.as_bytes(), false)
+
+    fn write(&self, path: &Path, lines: &[Secret], new: bool) -> Result<()> {
+        let mut text = zeroize::Zeroizing::new(String::new());
+        for line in lines {
+            text.push_str(line.expose());
+            text.push('\n');
+        }
+        system::write_private(path, text.as_bytes(), new).with_context(|| {
+            let name = self.config.key_file.display();
+            format!("{name} is as it was")
+        })
+    }
+
+    fn name(&self) -> std::path::Display<'_> {
+        self.config.key_file.display()
+    }
 }
 
 /// Adds a key as the last line: it opens, and seals nothing yet.
 pub fn add(config: &Config) -> Result<()> {
-    let mut lines = lines(config)?;
-    if lines.len() > 1 {
+    let mut file = KeyFile::open(config)?;
+    if file.lines.len() > 1 {
         bail!(
             "{} holds {} keys already\nhint: finish with `passavant key-file turn` and `trim` first",
-            config.key_file.display(),
-            lines.len()
+            file.name(),
+            file.lines.len()
         );
     }
-    lines.push(system::entropy().secret());
-    write(config, &lines)?;
+    let key = system::entropy().secret();
+    file.lines.push(Secret::new(format!("{}{NEXT}", key.expose())));
+    file.write(&config.key_file, &file.lines, false)?;
     println!(
         "{} holds a second key. Copy the file to every node, start each again, then run `passavant key-file turn`.",
-        config.key_file.display()
+        file.name()
     );
     Ok(())
 }
 
-/// Puts the last key first: it seals from now on, and the others still open.
+/// Puts the key that was added first: it seals from now on, and the others still open.
 pub fn turn(config: &Config) -> Result<()> {
-    let mut lines = lines(config)?;
-    if lines.len() < 2 {
+    let mut file = KeyFile::open(config)?;
+    if file.lines.len() < 2 {
         bail!(
             "{} holds one key\nhint: `passavant key-file add` makes the one that follows it",
-            config.key_file.display()
+            file.name()
         );
     }
-    lines.rotate_right(1);
-    write(config, &lines)?;
-    println!(
-        "The newest key is the first. Copy the file to every node and start each again: it seals everything anew. Then \
-         run `passavant key-file trim`."
-    );
+    let then = "Copy the file to every node and start each again: it seals everything anew. Then run `passavant key-file \
+                trim`.";
+    let Some(at) = file.lines.iter().position(is_next) else {
+        println!("The newest key is the first already: nothing was changed. {then}");
+        return Ok(());
+    };
+    let next = file.lines.remove(at);
+    let key = next.expose().strip_suffix(NEXT).unwrap_or_default();
+    file.lines.insert(0, Secret::new(key));
+    file.write(&config.key_file, &file.lines, false)?;
+    println!("The newest key is the first. {then}");
     Ok(())
 }
 
-/// Takes out the keys that nothing needs any more, after a look at every database of the config.
+/// Takes out the keys that nothing needs any more, after a look at every database of the config. They go
+/// to a file of their own, for backups and for whatever was not looked at.
 pub async fn trim(config: &Config) -> Result<()> {
-    let lines = lines(config)?;
-    let Some(first) = lines.first().filter(|_| lines.len() > 1) else {
-        bail!("{} holds one key: there is nothing to take out", config.key_file.display());
+    let file = KeyFile::open(config)?;
+    let Some(first) = file.lines.first().filter(|_| file.lines.len() > 1) else {
+        bail!("{} holds one key: there is nothing to take out", file.name());
     };
+    if file.lines.iter().any(is_next) {
+        bail!(
+            "{} holds a key that seals nothing yet\nhint: `passavant key-file turn` puts it first",
+            file.name()
+        );
+    }
     let kek = KeyEncryptionKey::new(first)?;
     let idp = config.idp.iter().map(|(place, _)| place);
     for place in idp.chain(config.ras.iter().map(|(_, place, _)| place)) {
-        let store = open_store(&place.database).await.with_context(|| place.issuer.to_string())?;
-        let others = keys::sealed_otherwise(&store, &kek).await;
-        store.close().await;
-        let others = others.with_context(|| place.issuer.to_string())?;
-        if others > 0 {
-            bail!(
-                "{}: {others} values are not sealed under the first key\nhint: `passavant serve` seals them anew at its \
-                 start; its log says when, and which it cannot open",
-                place.issuer
-            );
-        }
+        let looked = async {
+            let store = open_existing(&place.database).await?;
+            let looked = keys::needs_no_other(&store, &kek).await;
+            store.close().await;
+            looked
+        };
+        looked.await.with_context(|| format!("{}: nothing was taken out", place.issuer))?;
     }
     for gateway in &config.gateways {
-        let file = gateway.folder.join("gateway.key");
-        if !keys::gateway_is_first(&file, &kek)? {
+        let key = gateway.folder.join("gateway.key");
+        if !key.exists() || !keys::gateway_is_first(&key, &kek)? {
             bail!(
-                "{}: not sealed under the first key\nhint: `passavant serve` seals it anew at its start",
-                file.display()
+                "{}: not there, or not sealed under the first key\nhint: `passavant serve` seals it anew at its start",
+                key.display()
             );
         }
     }
-    let taken_out = lines.len() - 1;
-    write(config, std::slice::from_ref(first))?;
+    let (taken_out, now) = (file.lines.len() - 1, system::clock().now());
+    let mut before = config.key_file.as_os_str().to_owned();
+    before.push(format!(".before-{}", now.0));
+    let before = std::path::PathBuf::from(before);
+    file.write(&before, &file.lines[1..], true)?;
+    file.write(&config.key_file, std::slice::from_ref(first), false)?;
     println!(
-        "{} holds one key; {taken_out} taken out. Copy the file to every node. Backups made before need the earlier key: \
-         keep it with them.",
-        config.key_file.display()
+        "{} holds one key; {taken_out} taken out, to {}. Copy the first file to every node. Backups made before need the \
+         second: keep it with them, away from here, and delete it when they are gone.",
+        file.name(),
+        before.display()
     );
     Ok(())
 }

@@ -12,7 +12,7 @@ use passavant_proto::{
     secret::{Secret, mac},
     time::{Clock, Timestamp},
 };
-use passavant_store::{SealedKey, Store};
+use passavant_store::{SealedAt, SealedKey, Store};
 use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
@@ -20,17 +20,24 @@ use zeroize::Zeroizing;
 /// The first seals, all of them open, so that one follows another while nodes run.
 pub struct KeyEncryptionKey(Vec<RandomizedNonceKey>);
 
+/// Follows a key that was added and does not seal yet.
+pub(crate) const NEXT: &str = " next";
+
 impl KeyEncryptionKey {
     /// Reads the keys of 256 bits that `passavant init` and `passavant key-file` wrote.
     pub fn new(secret: &Secret) -> Result<Self> {
         let mut keys = Vec::new();
-        for line in secret.expose().lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(line).unwrap_or_default());
+        let lines = secret.expose().lines().enumerate();
+        for (at, line) in lines.map(|(at, line)| (at + 1, line.trim())) {
+            if line.is_empty() {
+                continue;
+            }
+            let key = line.strip_suffix(NEXT).map_or(line, str::trim_end);
+            let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(key).unwrap_or_default());
             if bytes.len() != 32 {
                 bail!(
-                    "line {} of the key file does not hold 256 bits in base64url\nhint: `passavant init` makes a \
-                     key file, and `passavant key-file add` another key in it",
-                    keys.len() + 1
+                    "line {at} of the key file does not hold 256 bits in base64url\nhint: `passavant init` makes a \
+                     key file, and `passavant key-file add` another key in it"
                 );
             }
             let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes);
@@ -99,28 +106,51 @@ fn opened_by(key: &RandomizedNonceKey, label: &str, sealed: &str) -> Option<Zero
 }
 
 /// Seals everything in a database anew that is sealed under another key than the first. Values that none
-/// of the keys opens stay as they are, and are logged. Returns how many were sealed anew.
-pub async fn reseal(store: &Store, kek: &KeyEncryptionKey) -> Result<usize> {
-    let mut done = 0;
-    for (at, sealed) in store.sealed_values().await? {
+/// of the keys opens stay as they are, and are logged. Returns how many were sealed anew, and how many
+/// could not be.
+pub async fn reseal(store: &Store, kek: &KeyEncryptionKey) -> Result<(usize, usize)> {
+    let all = store.sealed_values().await?;
+    let (mut done, mut left) = (0, all.unreadable.len());
+    for what in all.unreadable {
+        tracing::error!(what, "it cannot be read, and may hold what stays sealed as it is");
+    }
+    for (at, sealed) in all.values {
         match kek.anew(&at.label(), &sealed) {
             Ok(None) => {}
             Ok(Some(anew)) => done += usize::from(store.reseal(&at, &sealed, &anew).await?),
-            Err(error) => tracing::error!(what = ?at, %error, "a value stays sealed as it is"),
+            Err(error) => {
+                tracing::error!(what = ?at, %error, "a value stays sealed as it is");
+                left += 1;
+            }
         }
     }
-    Ok(done)
+    Ok((done, left))
 }
 
-/// How many values of a database are not sealed under the first key.
-pub async fn sealed_otherwise(store: &Store, kek: &KeyEncryptionKey) -> Result<usize> {
+/// Checks that nothing in a database needs another key than this one: it has a signing key that this one
+/// opens, so that it is the right database, and nothing that this one does not open.
+pub async fn needs_no_other(store: &Store, kek: &KeyEncryptionKey) -> Result<()> {
     let all = store.sealed_values().await?;
-    Ok(all.iter().filter(|(at, sealed)| !kek.is_first(&at.label(), sealed)).count())
+    if let Some(what) = all.unreadable.first() {
+        bail!("{what}: it cannot be read by this version, and may be sealed under an earlier key");
+    }
+    let others =
+        all.values.iter().filter(|(at, sealed)| !kek.is_first(&at.label(), sealed)).count();
+    if others > 0 {
+        bail!(
+            "{others} values are not sealed under the first key\nhint: `passavant serve` seals them anew at its start; its \
+             log says when, and which it cannot open"
+        );
+    }
+    if !all.values.iter().any(|(at, _)| matches!(at, SealedAt::SigningKey(_))) {
+        bail!("it has no signing key\nhint: is it the database that `passavant serve` uses?");
+    }
+    Ok(())
 }
 
-/// Whether a gateway's key file is sealed under the first key, or is not there yet.
+/// Whether a gateway's key file is sealed under the first key.
 pub fn gateway_is_first(file: &Path, kek: &KeyEncryptionKey) -> Result<bool> {
-    Ok(!file.exists() || kek.is_first(GATEWAY, system::read_private(file)?.expose()))
+    Ok(kek.is_first(GATEWAY, system::read_private(file)?.expose()))
 }
 
 /// What the key of a gateway is sealed for.
@@ -347,20 +377,27 @@ mod tests {
         let clock = Clock::new(|| Timestamp(1_000_000));
         let old = of(&[line(1)]);
         of_server(&store, &old, Algorithm::ES256, &clock).await.unwrap();
-        assert_eq!(sealed_otherwise(&store, &old).await.unwrap(), 0);
+        assert!(needs_no_other(&store, &old).await.is_ok());
+        // A database that is empty, for instance another one than is meant, proves nothing.
+        let other = folder.join("other.db");
+        std::fs::write(&other, b"").unwrap();
+        let empty = Store::open(&format!("sqlite:{}", other.display())).await.unwrap();
+        let why = needs_no_other(&empty, &old).await.unwrap_err().to_string();
+        assert!(why.starts_with("it has no signing key"), "{why}");
         // Both open, the new one seals, and after one pass the new one alone does.
         let both = of(&[line(2), line(1)]);
         assert!(belong_together(&store, &both, Algorithm::ES256, &clock).await.is_ok());
-        assert_eq!(sealed_otherwise(&store, &both).await.unwrap(), 2, "ES256 and RS256");
-        assert_eq!(reseal(&store, &both).await.unwrap(), 2);
-        assert_eq!(reseal(&store, &both).await.unwrap(), 0);
+        let why = needs_no_other(&store, &both).await.unwrap_err().to_string();
+        assert!(why.starts_with("2 values are not sealed"), "ES256 and RS256: {why}");
+        assert_eq!(reseal(&store, &both).await.unwrap(), (2, 0));
+        assert_eq!(reseal(&store, &both).await.unwrap(), (0, 0));
         let new = of(&[line(2)]);
-        assert_eq!(sealed_otherwise(&store, &new).await.unwrap(), 0);
+        assert!(needs_no_other(&store, &new).await.is_ok());
         assert!(belong_together(&store, &new, Algorithm::ES256, &clock).await.is_ok());
         // The old one, and any other, opens nothing, and changes nothing.
         for other in [of(&[line(1)]), of(&[line(3), line(1)])] {
             assert!(belong_together(&store, &other, Algorithm::ES256, &clock).await.is_err());
-            assert_eq!(reseal(&store, &other).await.unwrap(), 0);
+            assert_eq!(reseal(&store, &other).await.unwrap(), (0, 2), "and says so");
         }
         assert!(belong_together(&store, &new, Algorithm::ES256, &clock).await.is_ok());
         // A gateway's key keeps what it is.
@@ -373,6 +410,12 @@ mod tests {
         for wrong in ["", "short", &format!("{}\nshort", line(1))] {
             assert!(KeyEncryptionKey::new(&Secret::new(wrong)).is_err(), "{wrong}");
         }
+        // A key that is added opens and does not seal; a line is named by its place in the file.
+        let added = KeyEncryptionKey::new(&Secret::new(format!("{}\n{}{NEXT}", line(2), line(3))));
+        assert!(needs_no_other(&store, &added.unwrap()).await.is_ok());
+        let text = Secret::new(format!("\n{}\n\nshort", line(1)));
+        let why = KeyEncryptionKey::new(&text).err().unwrap().to_string();
+        assert!(why.starts_with("line 4 "), "{why}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -114,8 +114,11 @@ async fn own(
         let (store, kek, issuer) = (store.clone(), Arc::clone(kek), place.issuer.clone());
         tokio::spawn(async move {
             match keys::reseal(&store, &kek).await {
-                Ok(count) => {
+                Ok((count, 0)) => {
                     tracing::info!(%issuer, count, "everything is sealed under the first key");
+                }
+                Ok((count, left)) => {
+                    tracing::error!(%issuer, count, left, "not everything was sealed anew");
                 }
                 Err(error) => tracing::error!(%issuer, %error, "not everything was sealed anew"),
             }
@@ -283,6 +286,9 @@ async fn start(
 
 type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Option<Router>);
 
+/// The limits of administration: the metadata of an identity provider is long.
+const ADMINISTRATION: Limits = Limits { body: 512 * 1024, ..LIMITS };
+
 async fn listen_for_admin(
     listeners: &mut JoinSet<()>,
     config: &Config,
@@ -302,8 +308,6 @@ async fn listen_for_admin(
         ras,
         gateway,
     };
-    // The metadata of an identity provider is long.
-    const ADMINISTRATION: Limits = Limits { body: 512 * 1024, ..LIMITS };
     let (router, local) = api.routers();
     let router = limited(router, ADMINISTRATION, entropy.clone(), &[]);
     tracing::info!(%address, "the administration API listens");
@@ -432,6 +436,20 @@ pub async fn restored(config: &Config) -> Result<()> {
          `passavant serve` five minutes from now."
     );
     Ok(())
+}
+
+/// Opens a database that is there.
+pub async fn open_existing(url: &str) -> Result<Store> {
+    if let Some(path) = passavant_store::sqlite_path(url)
+        && !path.exists()
+    {
+        bail!(
+            "{}: there is no such database\nhint: is this the config, and are these the variables, that `passavant serve` \
+             runs with?",
+            path.display()
+        );
+    }
+    open_store(url).await
 }
 
 /// Opens a database. A SQLite file must be private to its owner.

@@ -28,6 +28,7 @@ const BEARER: &str = "urn:oasis:names:tc:SAML:2.0:cm:bearer";
 pub struct Assertion {
     pub(crate) id: String,
     pub(crate) issuer: SubjectIssuer,
+    pub(crate) audience: String,
     pub(crate) name_id: Option<NameId>,
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) authn_instant: Timestamp,
@@ -55,6 +56,11 @@ impl Assertion {
     /// The entity ID of who made it.
     pub fn issuer(&self) -> &SubjectIssuer {
         &self.issuer
+    }
+
+    /// Whom it is for: the service provider that it was verified for.
+    pub fn audience(&self) -> &str {
+        &self.audience
     }
 
     /// The name identifier, if it is one that can be kept: not a transient one.
@@ -179,9 +185,11 @@ pub(crate) fn read(
     Ok(Assertion {
         id,
         issuer: expected.issuer.clone(),
+        audience: expected.audience.to_owned(),
         name_id,
         attributes: attributes_of(assertion)?,
-        authn_instant,
+        // By a clock that is ahead of ours; it was held against ours above.
+        authn_instant: authn_instant.min(now),
         class: class.and_then(|class| plain(class.trim())),
         session_index: statement.attribute("SessionIndex").and_then(plain),
         session_ends,

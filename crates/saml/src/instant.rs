@@ -11,6 +11,12 @@ pub(crate) fn read(text: &str) -> Option<Timestamp> {
     Some(Timestamp(read.unix_timestamp()))
 }
 
+/// Reads a time that is written with an offset, as some do in metadata.
+pub(crate) fn read_any(text: &str) -> Option<Timestamp> {
+    let read = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(Timestamp(read.unix_timestamp()))
+}
+
 /// Writes a time.
 pub(crate) fn written(at: Timestamp) -> String {
     let at = OffsetDateTime::from_unix_timestamp(at.0).unwrap_or(OffsetDateTime::UNIX_EPOCH);

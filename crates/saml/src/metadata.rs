@@ -3,7 +3,7 @@
 use crate::{
     instant,
     signature::{distinct, public_key},
-    xml::{Element, METADATA, PROTOCOL, SIGNATURE, Xml, escaped},
+    xml::{Besides, Element, METADATA, PROTOCOL, SIGNATURE, Xml, escaped},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use passavant_proto::{identifier::SubjectIssuer, others_text::shown, time::Timestamp};
@@ -46,7 +46,7 @@ impl IdentityProviderMetadata {
     /// it is not verified.
     pub fn read(text: &str, now: Timestamp) -> Result<Self, MetadataError> {
         let text = text.trim_start_matches('\u{feff}').trim();
-        let xml = Xml::read(text, LONGEST).map_err(bad)?;
+        let xml = Xml::read(text, LONGEST, Besides::Remarks).map_err(bad)?;
         let root = xml.root();
         let entity = if root.is(METADATA, "EntitiesDescriptor") {
             let providers = root.all(METADATA, "EntityDescriptor").into_iter();
@@ -77,7 +77,8 @@ impl IdentityProviderMetadata {
         }
         for element in [&entity, &role] {
             if let Some(until) = element.attribute("validUntil") {
-                let until = instant::read(until).ok_or_else(|| bad("has an odd `validUntil`"))?;
+                let until =
+                    instant::read_any(until).ok_or_else(|| bad("has an odd `validUntil`"))?;
                 if until <= now {
                     return Err(bad("has expired: get it anew"));
                 }
@@ -137,15 +138,19 @@ fn certificates(role: &Element<'_, '_>) -> Result<Vec<String>, MetadataError> {
             }
         }
     }
-    let certificates = distinct(certificates);
+    // Those of other keys, beside one that does, are left out.
+    let mut certificates = distinct(certificates);
+    let all = certificates.len();
+    certificates.retain(|der| public_key(der).is_some());
     if certificates.is_empty() {
-        return Err(bad("has no certificate to verify signatures with"));
+        return Err(bad(if all == 0 {
+            "has no certificate to verify signatures with"
+        } else {
+            "has no certificate with an RSA key of 2048 bits or more"
+        }));
     }
     if certificates.len() > CERTIFICATES {
         return Err(bad(format!("has more than {CERTIFICATES} certificates")));
-    }
-    if certificates.iter().any(|der| public_key(der).is_none()) {
-        return Err(bad("has a certificate that is none, or whose key is not RSA"));
     }
     Ok(certificates.iter().map(|der| STANDARD.encode(der)).collect())
 }
@@ -158,7 +163,7 @@ pub fn service_provider_metadata(
     name_id_format: &str,
     (certificates, signs): (&[&str], bool),
 ) -> String {
-    let keys: String = certificates
+    let keys: Vec<String> = certificates
         .iter()
         .map(|certificate| {
             let certificate = escaped(certificate);
@@ -169,6 +174,7 @@ pub fn service_provider_metadata(
         .collect();
     let (entity_id, acs) = (escaped(entity_id), escaped(assertion_consumer_service));
     let format = escaped(name_id_format);
+    let keys = keys.concat();
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <md:EntityDescriptor xmlns:md="{METADATA}" entityID="{entity_id}"><md:SPSSODescriptor AuthnRequestsSigned="{signs}" WantAssertionsSigned="true" protocolSupportEnumeration="{PROTOCOL}">{keys}<md:NameIDFormat>{format}</md:NameIDFormat><md:AssertionConsumerService Binding="{POST_BINDING}" Location="{acs}" index="0" isDefault="true"></md:AssertionConsumerService></md:SPSSODescriptor></md:EntityDescriptor>

@@ -5,7 +5,7 @@ use passavant_proto::{
     oidc::authentication::Authentication,
     oidc::upstream::{Preset, Unidentified, UpstreamPerson, UpstreamProvider, is_address},
     others_text::is_shown,
-    saml::{SamlProvider, SamlSubject},
+    saml::{FORMAT_PERSISTENT, SamlProvider, SamlSubject},
     time::Timestamp,
     xaa::trust::SubjectLink,
 };
@@ -102,6 +102,15 @@ pub fn identify(
                 let found = name_id.map_or("a transient one, or none", |held| held.format());
                 Unidentified::NameId(found.to_owned())
             })?;
+            // The value is that of a person only within its qualifiers (Core 8.3.7): of the identity
+            // provider, and of the service provider.
+            let own = |said: &Option<String>, own: &str| said.as_deref().is_none_or(|it| it == own);
+            let qualified = own(&named.name_qualifier, provider.entity_id.as_str())
+                && own(&named.sp_name_qualifier, assertion.audience());
+            if !qualified && named.format() == FORMAT_PERSISTENT {
+                let text = "persistent, within another NameQualifier or SPNameQualifier";
+                return Err(Unidentified::NameId(text.to_owned()));
+            }
             named.value.clone()
         }
     };

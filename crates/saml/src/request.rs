@@ -105,7 +105,7 @@ impl AuthnRequest<'_> {
         } else {
             String::new()
         };
-        let classes: String = self
+        let classes: Vec<String> = self
             .classes
             .iter()
             .map(|class| {
@@ -115,6 +115,7 @@ impl AuthnRequest<'_> {
                 )
             })
             .collect();
+        let classes = classes.concat();
         let context = if classes.is_empty() {
             String::new()
         } else {

@@ -4,8 +4,8 @@
 use crate::{
     assertion::{self, Assertion, check_issuer},
     instant,
-    signature::{self, SignatureError, is_signed},
-    xml::{ASSERTION, Element, PROTOCOL, SIGNATURE, Xml},
+    signature::{self, LONGEST_SIGNED, SignatureError, is_signed},
+    xml::{ASSERTION, Besides, Element, PROTOCOL, SIGNATURE, Xml},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use passavant_proto::{
@@ -106,7 +106,7 @@ fn decoded(encoded: &str) -> Result<String, ResponseError> {
 /// Verifies the response of a form: `SAMLResponse`, as it was posted.
 pub fn verify(encoded: &str, expected: &Expected<'_>) -> Result<Assertion, ResponseError> {
     let text = decoded(encoded)?;
-    let xml = Xml::read(&text, LONGEST_RESPONSE).map_err(ResponseError::Xml)?;
+    let xml = Xml::read(&text, LONGEST_RESPONSE, Besides::Nothing).map_err(ResponseError::Xml)?;
     let response = xml.root();
     check_structure(&xml)?;
     check_response(&response, expected)?;
@@ -138,14 +138,14 @@ pub fn verify(encoded: &str, expected: &Expected<'_>) -> Result<Assertion, Respo
 /// Who an assertion that stands alone says that it is from, before anything of it is verified: good for
 /// finding the identity provider, and for nothing else.
 pub fn claimed_issuer(text: &str) -> Result<String, ResponseError> {
-    let xml = Xml::read(text, LONGEST_RESPONSE).map_err(ResponseError::Xml)?;
+    let xml = Xml::read(text, LONGEST_RESPONSE, Besides::Nothing).map_err(ResponseError::Xml)?;
     let issuer = xml.root().only(ASSERTION, "Issuer").and_then(|issuer| issuer.text());
     issuer.ok_or_else(|| form("is not an assertion of SAML 2.0 with one issuer"))
 }
 
 /// Verifies an assertion that stands alone, as a security token does: it carries its own signature.
 pub fn verify_assertion(text: &str, expected: &Expected<'_>) -> Result<Assertion, ResponseError> {
-    let xml = Xml::read(text, LONGEST_RESPONSE).map_err(ResponseError::Xml)?;
+    let xml = Xml::read(text, LONGEST_RESPONSE, Besides::Nothing).map_err(ResponseError::Xml)?;
     let assertion = xml.root();
     if !assertion.is(ASSERTION, "Assertion") {
         return Err(form("is not an assertion of SAML 2.0"));
@@ -160,7 +160,7 @@ pub fn verify_assertion(text: &str, expected: &Expected<'_>) -> Result<Assertion
 
 /// Whether a document carries a signature of its own by one of these keys, over all of it.
 pub fn verifies(text: &str, certificates: &[Vec<u8>]) -> bool {
-    let Ok(xml) = Xml::read(text, LONGEST_RESPONSE) else { return false };
+    let Ok(xml) = Xml::read(text, LONGEST_RESPONSE, Besides::Nothing) else { return false };
     signature::verify(&xml.root(), certificates).is_ok()
 }
 
@@ -170,8 +170,7 @@ fn read_signed(
     read: impl FnOnce(&Element<'_, '_>) -> Result<Assertion, ResponseError>,
 ) -> Result<Assertion, ResponseError> {
     let text = String::from_utf8(octets).map_err(|_| form("is no UTF-8 where it is signed"))?;
-    // Canonical octets may be longer than what they were made from, by escapes and namespaces.
-    let xml = Xml::read(&text, 4 * LONGEST_RESPONSE).map_err(ResponseError::Xml)?;
+    let xml = Xml::read(&text, LONGEST_SIGNED, Besides::Nothing).map_err(ResponseError::Xml)?;
     read(&xml.root())
 }
 

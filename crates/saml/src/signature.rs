@@ -10,10 +10,10 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bergshamra_c14n::{C14nMode, canonicalize_doc};
+use bergshamra_c14n::{C14nMode, C14nSink, canonicalize_doc_to};
 use bergshamra_xml::NodeSet;
 use std::collections::HashSet;
-use x509_parser::{oid_registry::OID_PKCS1_RSAENCRYPTION, prelude::*};
+use x509_parser::{oid_registry::OID_PKCS1_RSAENCRYPTION, prelude::*, public_key::PublicKey};
 
 const EXCLUSIVE: &str = "http://www.w3.org/2001/10/xml-exc-c14n#";
 const ENVELOPED: &str = "http://www.w3.org/2000/09/xmldsig#enveloped-signature";
@@ -28,6 +28,9 @@ const DIGESTS: [(&str, &digest::Algorithm); 3] = [
     ("http://www.w3.org/2001/04/xmldsig-more#sha384", &SHA384),
     ("http://www.w3.org/2001/04/xmlenc#sha512", &SHA512),
 ];
+
+/// Most octets that are read of what was signed.
+pub(crate) const LONGEST_SIGNED: usize = 4 * crate::response::LONGEST_RESPONSE;
 
 /// Why a signature is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +77,15 @@ fn exactly<'x, 't>(
     if fits { Ok(children) } else { Err(SignatureError::Form("is not formed as SAML has it")) }
 }
 
+/// The algorithm that an element names, without parameters: none of those accepted has any, and what
+/// stands there would be canonicalized before it is known whose it is.
+fn bare_algorithm<'x>(element: &Element<'x, '_>) -> Result<&'x str, SignatureError> {
+    match element.children().next() {
+        None => algorithm(element),
+        Some(_) => Err(SignatureError::Form("has parameters of algorithms")),
+    }
+}
+
 fn algorithm<'x>(element: &Element<'x, '_>) -> Result<&'x str, SignatureError> {
     element.attribute("Algorithm").ok_or(SignatureError::Form("names no algorithm"))
 }
@@ -107,9 +119,30 @@ fn canonical(
     if let Some(without) = without {
         set = set.subtract(&NodeSet::tree_without_comments(without.id(), document));
     }
-    let octets = canonicalize_doc(document, C14nMode::Exclusive, Some(&set), prefixes);
-    let octets = octets.ok().filter(|octets| !octets.is_empty());
+    let mut octets = Octets::default();
+    let done =
+        canonicalize_doc_to(document, C14nMode::Exclusive, Some(&set), prefixes, &mut octets);
+    if octets.too_many {
+        return Err(SignatureError::Form("covers more than is read here"));
+    }
+    let octets = Some(octets.held).filter(|octets| done.is_ok() && !octets.is_empty());
     octets.ok_or(SignatureError::Form("covers what has no canonical form"))
+}
+
+/// Canonical octets, up to the length that is read: they may be longer than what they are made of.
+#[derive(Default)]
+struct Octets {
+    held: Vec<u8>,
+    too_many: bool,
+}
+
+impl C14nSink for Octets {
+    fn write(&mut self, bytes: &[u8]) {
+        self.too_many |= self.held.len() + bytes.len() > LONGEST_SIGNED;
+        if !self.too_many {
+            self.held.extend_from_slice(bytes);
+        }
+    }
 }
 
 fn base64(element: &Element<'_, '_>) -> Result<Vec<u8>, SignatureError> {
@@ -133,7 +166,7 @@ pub(crate) fn verify(
     let parts = exactly(&info, &names)?;
     let (canonicalization, method, reference) = (parts[0], parts[1], parts[2]);
     let info_prefixes = prefixes(&canonicalization)?;
-    let method = algorithm(&method)?;
+    let method = bare_algorithm(&method)?;
     let parameters = SIGNATURES.iter().find(|(name, _)| *name == method);
     let (_, parameters) = parameters.ok_or_else(|| not_accepted(method))?;
 
@@ -146,16 +179,16 @@ pub(crate) fn verify(
     let parts = exactly(&reference, &["Transforms", "DigestMethod", "DigestValue"])?;
     let (transforms, digest_method, digest_value) = (parts[0], parts[1], parts[2]);
     let parts = exactly(&transforms, &["Transform", "Transform"])?;
-    if algorithm(&parts[0])? != ENVELOPED || parts[0].children().next().is_some() {
+    if bare_algorithm(&parts[0])? != ENVELOPED {
         return Err(SignatureError::Form("has odd transforms"));
     }
     let own_prefixes = prefixes(&parts[1])?;
-    let digest_name = algorithm(&digest_method)?;
+    let digest_name = bare_algorithm(&digest_method)?;
     let digest = DIGESTS.iter().find(|(name, _)| *name == digest_name);
     let (_, digest) = digest.ok_or_else(|| not_accepted(digest_name))?;
 
+    let (value, digest_value) = (base64(&value)?, base64(&digest_value)?);
     let signed = canonical(element.xml(), &info, None, &info_prefixes)?;
-    let value = base64(&value)?;
     let keys: Vec<_> = certificates.iter().filter_map(|der| public_key(der)).collect();
     let verifies =
         |key: &Vec<u8>| UnparsedPublicKey::new(*parameters, key).verify(&signed, &value).is_ok();
@@ -163,7 +196,7 @@ pub(crate) fn verify(
         return Err(SignatureError::Key(certificates.len()));
     }
     let octets = canonical(element.xml(), element, Some(&signature), &own_prefixes)?;
-    if digest::digest(digest, &octets).as_ref() != base64(&digest_value)? {
+    if digest::digest(digest, &octets).as_ref() != digest_value {
         return Err(SignatureError::Digest);
     }
     Ok(octets)
@@ -175,7 +208,8 @@ pub(crate) fn public_key(der: &[u8]) -> Option<Vec<u8>> {
     let (rest, certificate) = X509Certificate::from_der(der).ok()?;
     let info = certificate.public_key();
     let rsa = info.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION && rest.is_empty();
-    rsa.then(|| info.subject_public_key.data.to_vec())
+    let long = matches!(info.parsed(), Ok(PublicKey::RSA(key)) if key.key_size() >= 2048);
+    (rsa && long).then(|| info.subject_public_key.data.to_vec())
 }
 
 /// Distinct certificates, in their order.

@@ -1,6 +1,7 @@
 //! XML of others, in bounded space and time, in the one form that has a single reading: no document
 //! type, no entities, no comments, no processing instructions, no CDATA.
 
+use passavant_proto::others_text::shown;
 use uppsala::{Document, NodeId, NodeKind, Parser};
 
 /// Namespace of assertions.
@@ -16,8 +17,70 @@ pub(crate) const SIGNATURE: &str = "http://www.w3.org/2000/09/xmldsig#";
 const DEPTH: u32 = 32;
 /// How many tags there may be: no element costs more than one step for each.
 const TAGS: usize = 10_000;
-/// How many `=` there may be, and so how many attributes and namespaces.
-const EQUALS: usize = 4_000;
+/// How many attributes and namespaces there may be.
+const ATTRIBUTES: usize = 4_000;
+/// Longest name of a namespace, in bytes: the parser copies it into each element, and canonical octets
+/// repeat it.
+const NAMESPACE: usize = 256;
+
+/// How many texts may be attributes: a `=` with a quote behind it.
+fn attributes(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let equals = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'=');
+    let quoted = equals.filter(|(at, _)| {
+        let mut behind = bytes[at + 1..].iter().take(64);
+        matches!(behind.find(|byte| !byte.is_ascii_whitespace()), Some(b'"' | b'\''))
+    });
+    quoted.count()
+}
+
+/// Whether a namespace has a longer name than is read here, or one with a reference in it. What only
+/// looks like a declaration counts, too.
+fn has_odd_namespace(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    text.match_indices("xmlns").any(|(at, word)| {
+        // No further than it takes to know: there may be many of them.
+        let rest = &bytes[at + word.len()..];
+        let rest = &rest[..rest.len().min(3 * NAMESPACE)];
+        let is_name = |byte: &u8| !byte.is_ascii_whitespace() && !b"<>=\"'/".contains(byte);
+        let prefix = rest.iter().take_while(|byte| is_name(byte)).count();
+        let mut rest = rest[prefix..].trim_ascii_start();
+        // White space as long as what is looked at is no declaration that anybody writes.
+        if rest.is_empty() {
+            return true;
+        }
+        let Some(value) = rest.strip_prefix(b"=") else { return prefix > NAMESPACE };
+        rest = value.trim_ascii_start();
+        let Some((quote @ (b'"' | b'\''), value)) = rest.split_first() else {
+            return rest.is_empty();
+        };
+        let end = value.iter().position(|byte| byte == quote).unwrap_or(value.len());
+        prefix > NAMESPACE || end > NAMESPACE || value[..end].contains(&b'&')
+    })
+}
+
+/// Whether the XML declaration, if there is one, says what is read here.
+fn is_declared_right(text: &str) -> bool {
+    let Some((declaration, _)) = text.strip_prefix("<?xml").and_then(|rest| rest.split_once("?>"))
+    else {
+        return true;
+    };
+    let said = declaration.replace('\'', "\"").to_ascii_lowercase();
+    let value = |name: &str| {
+        let (_, rest) = said.split_once(name)?;
+        rest.trim_start().strip_prefix('=')?.trim_start().strip_prefix('"')?.split('"').next()
+    };
+    value("version") == Some("1.0") && value("encoding").is_none_or(|named| named == "utf-8")
+}
+
+/// What else a document may have in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Besides {
+    /// Nothing: it was written by a program for a program.
+    Nothing,
+    /// Comments and processing instructions between elements, as in files that people keep.
+    Remarks,
+}
 
 /// A document that has been read.
 pub(crate) struct Xml<'t> {
@@ -34,23 +97,39 @@ pub(crate) struct Element<'x, 't> {
 
 impl<'t> Xml<'t> {
     /// Reads a document of `longest` bytes at most. An error is a clause that follows "it".
-    pub(crate) fn read(text: &'t str, longest: usize) -> Result<Self, String> {
+    pub(crate) fn read(text: &'t str, longest: usize, besides: Besides) -> Result<Self, String> {
+        let text = text.trim_start_matches('\u{feff}');
         if text.len() > longest {
             return Err(format!("is longer than {longest} bytes"));
         }
-        let count = |wanted: u8| text.bytes().filter(|byte| *byte == wanted).count();
-        if count(b'<') > TAGS || count(b'=') > EQUALS {
-            return Err(format!("has more than {TAGS} tags or {EQUALS} attributes"));
+        if text.bytes().filter(|byte| *byte == b'<').count() > TAGS || attributes(text) > ATTRIBUTES
+        {
+            return Err(format!("has more than {TAGS} tags or {ATTRIBUTES} attributes"));
+        }
+        if has_odd_namespace(text) {
+            return Err(format!(
+                "has a namespace whose name is longer than {NAMESPACE} bytes, or has a reference in it"
+            ));
+        }
+        if !is_declared_right(text) {
+            return Err(
+                "declares another version than 1.0, or another encoding than UTF-8".to_owned()
+            );
         }
         let parser = Parser::new().with_max_depth(DEPTH).with_forbid_dtd(true);
         let document = parser
             .with_forbid_entities(true)
             .with_max_entity_expansion(0)
             .parse(text)
-            .map_err(|error| format!("cannot be read as XML: {error}"))?;
+            // The parser's words quote the document.
+            .map_err(|error| {
+                format!("cannot be read as XML: {}", shown(&error.to_string(), 160))
+            })?;
         for id in document.descendants(document.root()) {
             match document.node_kind(id) {
                 Some(NodeKind::Element(_) | NodeKind::Text(_)) => {}
+                Some(NodeKind::Comment(_) | NodeKind::ProcessingInstruction(_))
+                    if besides == Besides::Remarks => {}
                 Some(NodeKind::Comment(_)) => return Err("has a comment".to_owned()),
                 Some(NodeKind::CData(_)) => return Err("has a CDATA section".to_owned()),
                 Some(NodeKind::ProcessingInstruction(_)) => {
@@ -176,8 +255,10 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let entities: String =
-            (0..40).map(|n| format!("<!ENTITY e{n} \"&e{};\">", n + 1)).collect();
+        let entities: String = (0..40)
+            .map(|n| format!("<!ENTITY e{n} \"&e{};\">", n + 1))
+            .collect::<Vec<_>>()
+            .concat();
         for (text, what) in [
             ("<a><!-- c --></a>", "comment"),
             ("<a><![CDATA[x]]></a>", "CDATA"),
@@ -194,14 +275,32 @@ mod tests {
             ("text", "XML"),
             ("<a>".repeat(40).as_str(), "XML"),
             (format!("<a>{}</a>", "<b/>".repeat(TAGS)).as_str(), "tags"),
-            (format!("<a>{}</a>", "=".repeat(EQUALS + 1)).as_str(), "attributes"),
+            (format!("<a>{}</a>", "='".repeat(ATTRIBUTES + 1)).as_str(), "attributes"),
+            (format!("<a xmlns:p='{}'/>", "u".repeat(257)).as_str(), "namespace"),
+            (format!("<a xmlns = \n \"{}\"/>", "u".repeat(257)).as_str(), "namespace"),
+            (format!("<a xmlns:{}='u'/>", "p".repeat(300)).as_str(), "namespace"),
+            (format!("<a xmlns:p{}='u'/>", " ".repeat(5_000)).as_str(), "namespace"),
+            ("<a xmlns:p='u&amp;v'/>", "namespace"),
+            ("<?xml version='1.1'?><a/>", "version"),
+            ("<?xml version='1.0' encoding='UTF-16'?><a/>", "encoding"),
+            ("<?xml version=\"1.0\n2026 INFO forged\"?><a/>", "version"),
             (" ".repeat(1001).as_str(), "longer"),
         ] {
-            let error = Xml::read(text, if what == "longer" { 1000 } else { 1_000_000 });
+            let longest = if what == "longer" { 1000 } else { 1_000_000 };
+            let error = Xml::read(text, longest, Besides::Nothing);
             let error = error.err().unwrap_or_else(|| panic!("{what} was accepted"));
             assert!(error.contains(what), "{what}: {error}");
+            assert!(error.len() < 400 && !error.contains('\n'), "{what}: {error}");
         }
-        let good = Xml::read("<?xml version=\"1.0\"?><a b='1'>x&amp;y<c/></a>", 1000).unwrap();
+        // Texts of others are many: these are no attributes.
+        let groups = "<b>CN=Group,OU=Groups,DC=acme,DC=example</b>".repeat(2_000);
+        assert!(Xml::read(&format!("<a>{groups}</a>"), 1_000_000, Besides::Nothing).is_ok());
+        let remarks = "<a><!-- x --><?y z?><c>1</c><d>1<!-- x --></d></a>";
+        let remarks = Xml::read(remarks, 1000, Besides::Remarks).unwrap();
+        let texts: Vec<_> = remarks.root().children().map(|child| child.text()).collect();
+        assert_eq!(texts, [Some("1".to_owned()), None]);
+        let good = "\u{feff}<?xml version=\"1.0\" encoding='utf-8'?><a b='1'>x&amp;y<c/></a>";
+        let good = Xml::read(good, 1000, Besides::Nothing).unwrap();
         assert_eq!(good.root().attribute("b"), Some("1"));
         assert_eq!(good.root().text(), None);
         assert_eq!(good.elements().count(), 2);

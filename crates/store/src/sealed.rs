@@ -52,14 +52,26 @@ fn secrets_of(upstream: &mut UpstreamProvider) -> Vec<&mut String> {
     }
 }
 
+/// What of a database is sealed.
+#[derive(Debug, Default)]
+pub struct Sealed {
+    /// Every sealed value, with where it is.
+    pub values: Vec<(SealedAt, String)>,
+    /// What holds sealed values, and cannot be read by this version.
+    pub unreadable: Vec<String>,
+}
+
 impl Store {
     /// Every sealed value.
-    pub async fn sealed_values(&self) -> Result<Vec<(SealedAt, String)>, StoreError> {
+    pub async fn sealed_values(&self) -> Result<Sealed, StoreError> {
+        let mut unreadable = Vec::new();
         let mut all = Vec::new();
         for key in self.signing_keys().await? {
             all.push((SealedAt::SigningKey(key.kid), key.sealed));
         }
-        for mut upstream in self.all::<UpstreamProvider>().await? {
+        let upstreams = self.readings::<UpstreamProvider>().await?;
+        unreadable.extend(upstreams.unreadable.into_iter().map(|(id, _)| format!("upstream {id}")));
+        for mut upstream in upstreams.records {
             let name = upstream.name.clone();
             for sealed in secrets_of(&mut upstream) {
                 all.push((SealedAt::Upstream(name.clone()), sealed.clone()));
@@ -71,7 +83,11 @@ impl Store {
         }
         let links = "SELECT issuer, tenant, subject, sealed FROM upstream_links WHERE sealed <> ''";
         for row in &reading!(self, fetch_all, sqlx::query(links))? {
-            let Ok(issuer) = SubjectIssuer::parse(row.try_get("issuer")?) else { continue };
+            let issuer: &str = row.try_get("issuer")?;
+            let Ok(issuer) = SubjectIssuer::parse(issuer) else {
+                unreadable.push(format!("a link to {issuer}"));
+                continue;
+            };
             let tenant: String = row.try_get("tenant")?;
             let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
             let link = SubjectLink { issuer, tenant, subject: row.try_get("subject")? };
@@ -81,7 +97,7 @@ impl Store {
         for row in &reading!(self, fetch_all, sqlx::query(seeds))? {
             all.push((SealedAt::Seed(row.try_get("user_id")?), row.try_get("sealed")?));
         }
-        Ok(all)
+        Ok(Sealed { values: all, unreadable })
     }
 
     /// Puts a value that was sealed anew in the place of the one that it was made of, unless somebody

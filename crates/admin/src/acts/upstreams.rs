@@ -352,6 +352,13 @@ async fn authentication(
     })
 }
 
+fn own_issuer(member: &str) -> ActError {
+    ActError::conflict(
+        format!("`{member}` is this identity provider's own"),
+        "name the one in front of which this one stands",
+    )
+}
+
 /// Refuses members that belong to the other protocol.
 fn check_belongs(said: &[(&str, bool)], to: &str, instead: &str) -> Result<(), ActError> {
     match said.iter().find(|(_, said)| *said) {
@@ -390,10 +397,7 @@ fn new_open_id(
     let client_id = new.client_id.clone().ok_or_else(|| missing("client_id"))?;
     check_text("client_id", &client_id)?;
     if idp.issuer().is_spelled(issuer.as_str()) {
-        return Err(ActError::conflict(
-            "`issuer` is this identity provider's own",
-            "name the one in front of which this one stands",
-        ));
+        return Err(own_issuer("issuer"));
     }
     check_product(preset, &issuer, &new.tenants, &new.hosted_domains, &new.groups)?;
     check_domain_names("hosted_domains", &new.hosted_domains)?;
@@ -451,6 +455,7 @@ fn described(context: &ActContext, metadata: &str) -> Result<IdentityProviderMet
 
 /// The side of SAML of a new upstream.
 fn new_saml(
+    idp: &IdpAdmin,
     context: &ActContext,
     preset: Preset,
     new: &NewUpstream,
@@ -467,6 +472,9 @@ fn new_saml(
     ];
     check_belongs(&said, "OpenID Connect", "leave it out: the metadata says the rest")?;
     let described = described(context, &saml.metadata)?;
+    if idp.issuer().is_spelled(described.entity_id.as_str()) {
+        return Err(own_issuer("saml"));
+    }
     let format = saml.name_id_format.as_deref().unwrap_or("persistent");
     let short = FORMATS.iter().find(|(short, _)| *short == format);
     let format = short.map_or(format, |(_, uri)| uri);
@@ -555,7 +563,7 @@ impl ManagedKind<IdpAdmin> for Upstreams {
         check_text("display_name", &display_name)?;
         let preset = preset_of(new.preset);
         let protocol = match &new.saml {
-            Some(saml) => UpstreamProtocol::Saml(new_saml(context, preset, &new, saml)?),
+            Some(saml) => UpstreamProtocol::Saml(new_saml(idp, context, preset, &new, saml)?),
             None => UpstreamProtocol::OpenId(new_open_id(idp, preset, &new)?),
         };
         check_domain_names("domains", &new.domains)?;

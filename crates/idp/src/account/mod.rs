@@ -37,6 +37,8 @@ use passavant_store::{AuditEvent, Passkey, PasskeyAdded, PasskeyRemoved, Session
 use std::sync::Arc;
 
 /// A sign-in that was too old or too weak when it came to it.
+const TOO_OFTEN: &str =
+    "Passwords are being checked by too many just now. Nothing is changed; try again in a minute.";
 const OVER: &str = "Your sign-in is too old for this, or has ended. Sign in again.";
 
 /// How many recovery codes a person gets.
@@ -341,6 +343,11 @@ async fn set_password(
         let text = "The two passwords are not the same. Nothing is changed.";
         return Ok(Err(Told::bad(StatusCode::BAD_REQUEST, text)));
     }
+    // Each one takes the time of a sign-in, which others wait for.
+    let cell = format!("{} sets a password", me.person.user.id);
+    if idp.0.admission.unproven(&cell).is_err() {
+        return Ok(Err(Told::bad(StatusCode::TOO_MANY_REQUESTS, TOO_OFTEN)));
+    }
     let password_hash = match idp.0.passwords.hash(&password).await {
         Ok(hash) => hash,
         Err(PasswordError::Length) => {
@@ -348,6 +355,9 @@ async fn set_password(
             return Ok(Err(Told::bad(StatusCode::BAD_REQUEST, text)));
         }
         Err(PasswordError::Hash) => return Ok(Ok(changed())),
+        Err(PasswordError::Busy) => {
+            return Ok(Err(Told::bad(StatusCode::SERVICE_UNAVAILABLE, TOO_OFTEN)));
+        }
     };
     let event = event(idp, me, RequestEvent::CredentialAdded, parts).with(Detail::More, "password");
     let (user_id, sid) = (&me.person.user.id, &me.session.sid);

@@ -218,7 +218,7 @@ async fn by_second(
     let store = &authority.store;
     let (request_id, address) = origin_of(parts);
     let known = known_browser(idp, &parts.headers).await?;
-    let known = known.filter(|(person, _)| *person == user.id).map(|(_, browser)| browser);
+    let known = known.and_then(|held| held.of(&user.id, user.password_hash.as_deref()));
     // Before anything is looked at: also by address, so that one sender does not try many people.
     let person = sha256(format!("second {}", user.id).as_bytes());
     let attempt = match idp.0.admission.sign_in(&address, &person, known.as_deref()) {

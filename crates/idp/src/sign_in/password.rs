@@ -64,8 +64,8 @@ pub(crate) async fn check_password(
     let found =
         authority.store.usable_by_name::<User>(&username).await.map_err(NotSignedIn::Broken)?;
     let browser = known_browser(idp, &parts.headers).await.map_err(NotSignedIn::Broken)?;
-    let known = found.as_ref().and_then(|user| browser.filter(|(person, _)| *person == user.id));
-    let known = known.map(|(_, browser)| browser);
+    let known = found.as_ref().zip(browser);
+    let known = known.and_then(|(user, held)| held.of(&user.id, user.password_hash.as_deref()));
     let person = sha256(username.as_bytes());
     let mut turns = TURNS;
     let attempt = loop {

@@ -42,7 +42,7 @@ impl Started {
 pub(super) async fn known_browser(
     idp: &Idp,
     headers: &HeaderMap,
-) -> Result<Option<(String, String)>, StoreError> {
+) -> Result<Option<KnownBrowser>, StoreError> {
     let authority = &idp.0.authority;
     let Some(held) = cookie(headers, &cookie_name(idp.issuer(), "browser")) else {
         return Ok(None);
@@ -97,7 +97,7 @@ pub(crate) async fn start_session(
     if !authority.store.begin_session(&hash, &session, whose, before, event).await? {
         return Ok(None);
     }
-    Ok(Some(started(idp, session, secret, &parts.headers).await?))
+    Ok(Some(started(idp, session, secret, user.password_hash.as_deref(), &parts.headers).await?))
 }
 
 /// A session that is on record, with the cookies for its browser.
@@ -105,16 +105,18 @@ pub(super) async fn started(
     idp: &Idp,
     session: Session,
     cookie: Secret,
+    password_hash: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Started, StoreError> {
     let authority = &idp.0.authority;
     let now = authority.now();
     let browser = known_browser(idp, headers).await?;
-    let browser = browser.filter(|(person, _)| *person == session.user_id);
+    let browser = browser.and_then(|browser| browser.of(&session.user_id, password_hash));
     let browser = KnownBrowser {
         iss: idp.issuer().to_string(),
         sub: session.user_id.clone(),
-        jti: browser.map_or_else(|| authority.context.entropy.id(), |(_, browser)| browser),
+        jti: browser.unwrap_or_else(|| authority.context.entropy.id()),
+        pwd: password_hash.map(KnownBrowser::mark),
         iat: now,
         exp: now.plus(known_browser::LIFETIME),
     };

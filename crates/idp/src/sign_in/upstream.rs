@@ -8,7 +8,7 @@ mod still_there;
 
 pub(crate) use callback::{callback, posted};
 pub(crate) use saml::metadata;
-pub(crate) use saml::{certificates_of, check as check_saml, once};
+pub(crate) use saml::{certificates_of, check as check_saml, in_turn, once};
 pub(crate) use still_there::still_there;
 
 use crate::{directory::IdpDirectory, state::Idp};

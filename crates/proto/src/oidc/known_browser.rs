@@ -6,6 +6,7 @@ use crate::{
     jose::claims::check_times,
     jose::jwk::{KeySet, SigningKey},
     jose::jws::{self, JwtError, Unverified},
+    secret::sha256,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -24,6 +25,9 @@ pub struct KnownBrowser {
     pub sub: String,
     /// An id of the browser.
     pub jti: String,
+    /// A mark of the password that they had: another one makes this browser one of many again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pwd: Option<String>,
     /// When they signed in.
     pub iat: Timestamp,
     /// When the cookie expires.
@@ -36,13 +40,13 @@ impl KnownBrowser {
         jws::sign(key, TYPE, self)
     }
 
-    /// Verifies the cookie. Returns the person and the id of the browser.
+    /// Verifies the cookie.
     pub fn read(
         token: &str,
         keys: &KeySet,
         own: &Issuer,
         now: Timestamp,
-    ) -> Result<(String, String), JwtError> {
+    ) -> Result<Self, JwtError> {
         let token = Unverified::parse(token)?;
         token.require_type(TYPE)?;
         let claims = token.verify_signature(keys)?;
@@ -51,6 +55,24 @@ impl KnownBrowser {
         }
         let (iat, exp) = (claims.required_time("iat")?, claims.required_time("exp")?);
         check_times(iat, None, exp, LIFETIME, now)?;
-        Ok((claims.required_id("sub", 255)?.to_owned(), claims.required_id("jti", 255)?.to_owned()))
+        Ok(Self {
+            iss: own.to_string(),
+            sub: claims.required_id("sub", 255)?.to_owned(),
+            jti: claims.required_id("jti", 255)?.to_owned(),
+            pwd: claims.optional_str("pwd")?.map(str::to_owned),
+            iat,
+            exp,
+        })
+    }
+
+    /// The mark of a stored password.
+    pub fn mark(password_hash: &str) -> String {
+        sha256(password_hash.as_bytes())
+    }
+
+    /// The id of the browser, if it is one of this person's, as their password is now.
+    pub fn of(self, user_id: &str, password_hash: Option<&str>) -> Option<String> {
+        let same = self.sub == user_id && self.pwd == password_hash.map(Self::mark);
+        same.then_some(self.jti)
     }
 }

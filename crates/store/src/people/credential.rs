@@ -5,7 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, write},
     ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
-    people::User,
+    people::{User, user::end_user},
     rows::document,
     sign_in::{Session, end_sign_ins, insert_session, leave_cookie},
 };
@@ -376,7 +376,8 @@ impl Store {
     }
 
     /// Gives a person the password that they chose, by a sign-in of theirs that may, and ends all their
-    /// sign-ins: whoever knew the one before is out. `false` if it may not.
+    /// sign-ins and installations: whoever knew the one before is out, with whatever they enrolled by
+    /// it. `false` if it may not.
     pub async fn change_password(
         &self,
         user_id: &str,
@@ -394,7 +395,7 @@ impl Store {
         };
         user.password_hash = Some(password_hash);
         write(&mut transaction, &user, Put::Replace).await?;
-        end_sign_ins(&mut transaction, user_id, now).await?;
+        end_user(&mut transaction, user_id, true, now).await?;
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
         Ok(true)
@@ -407,7 +408,7 @@ impl Store {
     }
 
     /// Makes a one-time link for a person; an earlier one ends. With `forget_factors`, their passkeys,
-    /// one-time passwords, password and sign-ins end at once: a device was stolen. `false` if there is no
+    /// one-time passwords, password, sign-ins and installations end at once: a device was stolen. `false` if there is no
     /// such person, or what they need to sign in is decided at an upstream.
     pub async fn put_recovery_link(
         &self,
@@ -425,7 +426,7 @@ impl Store {
         }
         if forget_factors {
             end_credentials(&mut transaction, user_id).await?;
-            end_sign_ins(&mut transaction, user_id, event.at).await?;
+            end_user(&mut transaction, user_id, true, event.at).await?;
             // Otherwise the password alone would do until the link is used, for whoever knows it.
             user.password_hash = None;
             write(&mut transaction, &user, Put::Replace).await?;

@@ -69,6 +69,16 @@ pub(crate) async fn posted(
         let text = "Your company's identity provider sent more than can be read here. Tell IT.";
         return error_page(StatusCode::PAYLOAD_TOO_LARGE, text);
     };
+    // The page of ours leads to an address that a record names, whatever this one was spelled like.
+    let snapshot = match idp.0.authority.fresh().await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return broken(&error),
+    };
+    let upstream = snapshot.directory.upstream(&name).filter(|held| held.saml().is_some());
+    let Some(upstream) = upstream else {
+        let text = "There is no identity provider of this name that speaks SAML.";
+        return error_page(StatusCode::NOT_FOUND, text);
+    };
     let form = Form::parse(&bytes).unwrap_or_default();
     let (Some(response), Some(sent)) = (form.optional("SAMLResponse"), form.optional("RelayState"))
     else {
@@ -77,7 +87,7 @@ pub(crate) async fn posted(
         return bad(text);
     };
     if !form.mentions(AGAIN) {
-        return saml::again(&idp, &name, response, sent);
+        return saml::again(&idp, upstream, response, sent);
     }
     let brought = Brought::Response(response);
     let (Ok(mut answer) | Err(mut answer)) = came_back(&idp, &name, &parts, (sent, brought)).await;
@@ -184,8 +194,10 @@ impl Coming<'_> {
         provider: &SamlProvider,
         response: &str,
     ) -> Result<Arrived, Response<Body>> {
-        let assertion = match saml::verify(self.idp, upstream, provider, &self.state, response) {
-            Ok(assertion) => assertion,
+        let verified = saml::verify(self.idp, upstream, provider, &self.state, response).await;
+        let assertion = match verified {
+            Ok(Some(assertion)) => assertion,
+            Ok(None) => return Err(busy_page(5)),
             Err(error) => {
                 tracing::warn!(upstream = upstream.name, %error, "a response of SAML is refused");
                 let (reason, page) = saml::not_verified(&error);
@@ -321,7 +333,7 @@ impl Coming<'_> {
             let page = error_page(StatusCode::FORBIDDEN, text);
             return Err(self.refused(reason, &more, page).await);
         }
-        started(idp, session, cookie, &self.parts.headers).await.map_err(|e| broken(&e))
+        started(idp, session, cookie, None, &self.parts.headers).await.map_err(|e| broken(&e))
     }
 }
 

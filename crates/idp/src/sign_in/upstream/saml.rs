@@ -35,6 +35,8 @@ use passavant_saml::{
     service_provider_metadata,
 };
 use passavant_store::UsedJti;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Our entity ID at an upstream, which is where our metadata is.
 pub(crate) fn entity_id(idp: &Idp, name: &str) -> String {
@@ -160,10 +162,15 @@ fn posting(
 
 /// A page of ours that posts a response again, now with our cookies: those are not sent from another
 /// site. Nothing of it is read before.
-pub(super) fn again(idp: &Idp, name: &str, response: &str, relay_state: &str) -> Response<Body> {
+pub(super) fn again(
+    idp: &Idp,
+    upstream: &UpstreamProvider,
+    response: &str,
+    relay_state: &str,
+) -> Response<Body> {
     let content = html! {
         h1 { "Coming back" }
-        form method="post" action=(return_address(idp, name)) data-forward {
+        form method="post" action=(return_address(idp, &upstream.name)) data-forward {
             input type="hidden" name="SAMLResponse" value=(response);
             input type="hidden" name="RelayState" value=(relay_state);
             input type="hidden" name=(AGAIN) value="1";
@@ -199,26 +206,46 @@ pub(super) fn onward(idp: &Idp, mut answer: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Verifies the response to the request of a sign-in.
-pub(super) fn verify(
+/// How long a response waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Does what takes a processor for a while, a few at a time, beside what answers everybody else. `None`
+/// if too many others are waiting.
+pub(crate) async fn in_turn<T: Send + 'static>(
+    idp: &Idp,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let turn = timeout(PATIENCE, idp.0.xml.acquire()).await.ok()?.ok()?;
+    let done = tokio::task::spawn_blocking(work).await.ok();
+    drop(turn);
+    done
+}
+
+/// Verifies the response to the request of a sign-in; `None` if too many others are being verified.
+pub(super) async fn verify(
     idp: &Idp,
     upstream: &UpstreamProvider,
     provider: &SamlProvider,
     state: &SignInState,
     response: &str,
-) -> Result<Assertion, ResponseError> {
+) -> Result<Option<Assertion>, ResponseError> {
     let certificates = certificates_of(provider);
     let (audience, id) = (entity_id(idp, &upstream.name), request_id(state));
     let recipient = return_address(idp, &upstream.name);
-    let expected = Expected {
-        issuer: &provider.entity_id,
-        certificates: &certificates,
-        audience: &audience,
-        recipient: Some(&recipient),
-        request: Some(&id),
-        now: idp.0.authority.now(),
+    let (issuer, now) = (provider.entity_id.clone(), idp.0.authority.now());
+    let response = response.to_owned();
+    let work = move || {
+        let expected = Expected {
+            issuer: &issuer,
+            certificates: &certificates,
+            audience: &audience,
+            recipient: Some(&recipient),
+            request: Some(&id),
+            now,
+        };
+        passavant_saml::verify(&response, &expected)
     };
-    passavant_saml::verify(response, &expected)
+    in_turn(idp, work).await.transpose()
 }
 
 /// The certificates of a provider, in DER.
