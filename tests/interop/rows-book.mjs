@@ -25,6 +25,7 @@ const pages = {
   'docs/upstreams/okta.md': 'company',
   'docs/upstreams/keycloak.md': 'company',
   'docs/upstreams/generic.md': 'company',
+  'docs/upstreams/saml.md': 'saml',
   'docs/upstreams/provisioning.md': 'okta',
   'docs/accounts.md': 'company',
   'docs/vendors.md': 'company',
@@ -39,6 +40,8 @@ const notRun = {
   'passavant admin upstream check google': 'asks Google',
   'passavant admin upstream check okta': 'asks Okta',
   'passavant admin upstream check keycloak': 'asks a Keycloak that is not there',
+  'passavant admin upstream check corp': 'asks a Keycloak that is not there',
+  'curl -fsS -o metadata.xml https://sso.acme.example/realms/acme/protocol/saml/descriptor': 'asks a Keycloak that is not there; what one answered is in its place',
   'passavant admin upstream add google --preset google --issuer https://accounts.google.com --client-id 1234567890-abcdef.apps.googleusercontent.com --client-secret-file google.secret --hosted-domain acme.example --domain acme.example --display-name Google --just-in-time': 'takes a secret that Google made',
 };
 /** What stays up, until the page ends or begins anew, and what it says when it is ready. */
@@ -175,6 +178,10 @@ const begins = {
   async okta() {
     await begins.company();
     await run('passavant admin upstream add okta --preset okta --issuer https://acme.okta.example --client-id 0oa1b2c3d4e5f6g7h8 --domain acme.example');
+  },
+  async saml() {
+    await begins.company();
+    cpSync(join(here, 'keycloak-metadata.xml'), join(place, 'metadata.xml'));
   },
   async guarded() {
     await begins.company();

@@ -5,8 +5,8 @@ use crate::administration::with_key;
 use passavant_admin::types::{
     Connections, NewPersonLink, NewRecoveryLink, RecoveryLinkView, Users,
 };
-use passavant_proto::{oidc::totp, secret::Secret};
-use passavant_store::AuditFilter;
+use passavant_proto::{event::RequestEvent, jose::jwk::Algorithm, oidc::totp, secret::Secret};
+use passavant_store::{AuditEvent, AuditFilter, Installation};
 use passavant_tests::{
     authenticator::{Authenticator, UP},
     forge::Parts,
@@ -222,6 +222,7 @@ everywhere!(
     codes_are_not_guessed_and_a_known_browser_is_not_kept_out,
     how_somebody_signs_in_is_changed_by_a_fresh_sign_in_that_is_as_strong,
     an_administrators_link_lets_one_person_in_once,
+    what_was_enrolled_by_a_password_ends_with_it_whichever_way_it_ends,
     who_signs_in_at_an_upstream_changes_that_there,
     an_account_shows_what_is_a_persons_own_and_ends_it,
     an_id_token_says_when_the_sign_in_ends_and_a_refresh_moves_nothing
@@ -947,5 +948,51 @@ mod cases {
         assert!(back.get(&account).await.text.contains("you sign in without one"));
         assert_eq!(back.set_password(LATER, LATER).await.status, 200);
         assert_eq!(Person::new(&world).this_password(&account, "max", LATER).await.status, 303);
+    }
+
+    /// Whichever way a password ends, what somebody may have enrolled by it ends with it.
+    pub(super) async fn what_was_enrolled_by_a_password_ends_with_it_whichever_way_it_ends() {
+        const NEW: &str = "a longer sentence of mine";
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let enrol = async |id: &str| {
+            let now = world.now();
+            let installation = Installation {
+                id: id.to_owned(),
+                user_id: "erin-id".to_owned(),
+                device: "laptop".to_owned(),
+                public_jwk: json!({"kty": "EC"}),
+                algorithm: Algorithm::ES256,
+                enrolled_at: now,
+                used_at: now,
+            };
+            let event = AuditEvent::granted(RequestEvent::Enrol, now);
+            let sessions = world.idp_store.sessions(Some("erin-id"), now).await.unwrap();
+            let session = sessions[0].sid.as_str();
+            assert!(world.idp_store.enrol(&installation, session, event).await.unwrap());
+        };
+        let stands = async |id: &str| world.idp_store.installation(id).await.unwrap().is_some();
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        // By themselves.
+        enrol("own").await;
+        assert!(stands("own").await);
+        assert_eq!(erin.set_password(NEW, NEW).await.status, 200);
+        assert!(!stands("own").await);
+        // By an administrator.
+        assert_eq!(erin.this_password(&account, "erin", NEW).await.status, 303);
+        enrol("administrator").await;
+        let password = Secret::new(PASSWORD);
+        world.idp_admin().set_password("erin", &password).await.unwrap();
+        assert!(!stands("administrator").await);
+        // By a link after a theft; a link alone ends none, for whoever only lost a phone.
+        assert_eq!(erin.password(&account, "erin").await.status, 303);
+        enrol("link").await;
+        let link = NewRecoveryLink::default();
+        world.idp_admin().recovery_link("erin", &link).await.unwrap();
+        assert!(stands("link").await);
+        let link = NewRecoveryLink { forget_factors: true, ..link };
+        world.idp_admin().recovery_link("erin", &link).await.unwrap();
+        assert!(!stands("link").await);
     }
 }

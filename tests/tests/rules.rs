@@ -205,6 +205,7 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
         ),
         ("crates/client/src/consent.rs", 1, "the URL that is asked about"),
         ("crates/client/src/doctor.rs", 1, "the identity provider"),
+        ("crates/outbound/src/relying_party.rs", 1, "metadata that an administrator gave"),
         ("crates/outbound/src/upstream.rs", 1, "the gateway's own upstream"),
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -566,6 +567,13 @@ const PROMISES: &[(&str, &[&str])] = &[
             "an_upstream_sees_and_changes_its_own_people_and_groups_alone",
             "an_external_id_identifies_nobody_unless_an_administrator_says_so_and_then_once",
             "an_address_of_another_person_links_nobody",
+        ],
+    ),
+    (
+        "By SAML nobody signs in but by what a certificate of the upstream signed",
+        &[
+            "what_was_not_signed_for_us_now_lets_nobody_in",
+            "a_response_is_taken_once_in_the_browser_that_asked_for_it",
         ],
     ),
     (

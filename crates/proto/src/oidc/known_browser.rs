@@ -76,3 +76,30 @@ impl KnownBrowser {
         same.then_some(self.jti)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_known_for_the_password_that_it_was_marked_by() {
+        let marked = |hash: Option<&str>| KnownBrowser {
+            iss: "https://idp.example".to_owned(),
+            sub: "erin".to_owned(),
+            jti: "b".to_owned(),
+            pwd: hash.map(KnownBrowser::mark),
+            iat: Timestamp(0),
+            exp: Timestamp(1),
+        };
+        for (then, now, known) in [
+            (Some("$one"), Some("$one"), true),
+            (None, None, true),
+            (Some("$one"), Some("$two"), false),
+            (Some("$one"), None, false),
+            (None, Some("$two"), false),
+        ] {
+            assert_eq!(marked(then).of("erin", now).is_some(), known, "{then:?} {now:?}");
+            assert_eq!(marked(then).of("max", now), None);
+        }
+    }
+}
