@@ -5,7 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
 #![allow(unused_crate_dependencies, reason = "they are the test's, not the library's")]
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use bolero::{TypeGenerator, check};
 use passavant_outbound::{Event, Parser};
 use passavant_proto::{
@@ -24,6 +27,7 @@ use passavant_proto::{
     time::Timestamp,
     xaa::id_jag::UnverifiedIdJag,
 };
+use passavant_saml::{Expected, IdentityProviderMetadata};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -52,7 +56,7 @@ struct Case {
 }
 
 /// Words that have a meaning for parsers.
-const WORDS: [&[u8]; 24] = [
+const WORDS: [&[u8]; 34] = [
     b"\"",
     b"\\",
     b"{",
@@ -77,6 +81,16 @@ const WORDS: [&[u8]; 24] = [
     b"\xef\xbb\xbf",
     b"\xff",
     b"https://",
+    b"<",
+    b">",
+    b"<!-- -->",
+    b"<![CDATA[",
+    b"&#13;",
+    b" xmlns=\"\"",
+    b" ID=\"ID_a7f7fb3f-15ea-46a8-8a18-c8c44b99a8e1\"",
+    b"<saml:Assertion>",
+    b"</saml:Assertion>",
+    b"<samlp:Extensions>",
 ];
 
 impl Case {
@@ -186,6 +200,53 @@ fn id_jag() {
         if let Ok(read) = UnverifiedIdJag::parse(token) {
             assert!(Unverified::parse(token).is_ok());
             let _ = (read.issuer().len(), read.kid());
+        }
+    });
+}
+
+/// A response that Keycloak 26 made, and its metadata. Whatever is made of the response: what is accepted
+/// says what the genuine one says.
+#[test]
+fn saml_response() {
+    const RESPONSE: &[u8] = include_bytes!("keycloak-response.xml");
+    const METADATA: &str = include_str!("../../tests/interop/keycloak-metadata.xml");
+    // 2026-11-30T19:52:11Z.
+    let now = Timestamp(1_796_068_331);
+    let metadata = IdentityProviderMetadata::read(METADATA, now).unwrap();
+    let certificates: Vec<Vec<u8>> =
+        metadata.certificates.iter().map(|held| STANDARD.decode(held).unwrap()).collect();
+    let told = move |document: &[u8]| {
+        let expected = Expected {
+            issuer: &metadata.entity_id,
+            certificates: &certificates,
+            audience: "http://127.0.0.1:18400/saml/ours",
+            recipient: Some("http://127.0.0.1:18400/callback/corp"),
+            request: Some("_e01ac3c6-1407-4f9e-ac42-b6ae21d581c1"),
+            now,
+        };
+        let read = passavant_saml::verify(&STANDARD.encode(document), &expected).ok()?;
+        let names = ["email", "givenName", "username", "groups"];
+        let values = names.map(|name| {
+            let values = read.values(name).unwrap_or_default();
+            values.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        });
+        Some((read.name_id().cloned(), values, read.id().to_owned(), read.ends()))
+    };
+    let genuine = told(RESPONSE).expect("the genuine one is accepted");
+    readers(&[RESPONSE], move |bytes| {
+        if let Some(read) = told(bytes) {
+            assert_eq!(read, genuine, "{}", String::from_utf8_lossy(bytes));
+        }
+    });
+}
+
+#[test]
+fn saml_metadata() {
+    readers(&[include_bytes!("../../tests/interop/keycloak-metadata.xml")], |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(read) = IdentityProviderMetadata::read(&text, Timestamp(0)) {
+            assert!(!read.certificates.is_empty() && read.certificates.len() <= 16);
+            assert!(read.redirect.is_some() || read.post.is_some());
         }
     });
 }
