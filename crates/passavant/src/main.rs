@@ -47,6 +47,18 @@ enum KeyFileStep {
         #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
         config: PathBuf,
     },
+    /// Look whether anything is sealed under another key than the first
+    Check {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
+        config: PathBuf,
+    },
+    /// Make the AES key that the config names in its PKCS#11 token (builds with the feature pkcs11)
+    Generate {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
+        config: PathBuf,
+    },
 }
 
 impl KeyFileStep {
@@ -55,6 +67,8 @@ impl KeyFileStep {
             Self::Add { config } => key_file::add(&config::Config::read(&config)?),
             Self::Turn { config } => key_file::turn(&config::Config::read(&config)?),
             Self::Trim { config } => key_file::trim(&config::Config::read(&config)?).await,
+            Self::Check { config } => key_file::check(&config::Config::read(&config)?).await,
+            Self::Generate { config } => key_file::generate(&config::Config::read(&config)?),
         }
     }
 }

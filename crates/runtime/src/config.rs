@@ -28,12 +28,30 @@ use std::{
 };
 use url::Url;
 pub use written::{LogFormat, WrittenLog, WrittenTelemetry};
-use written::{Written, WrittenIdp, WrittenListener};
+use written::{Written, WrittenIdp, WrittenListener, WrittenPkcs11};
+
+/// Where a PKCS#11 token is, and which of its keys are ours, by their labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pkcs11Settings {
+    /// The module of the token's maker.
+    pub module: PathBuf,
+    /// The token.
+    pub token: String,
+    /// The key that seals.
+    pub key: String,
+    /// Keys that sealed before, and still open.
+    pub earlier: Vec<String>,
+    /// The file with the PIN.
+    pub pin_file: PathBuf,
+}
 
 /// What `serve` needs.
 #[derive(Debug)]
 pub struct Config {
-    pub key_file: PathBuf,
+    /// The file with key-encryption keys, if there is one.
+    pub key_file: Option<PathBuf>,
+    /// The PKCS#11 token with key-encryption keys, which come before those of the file.
+    pub pkcs11: Option<Pkcs11Settings>,
     /// Proxies whose statements about a request's origin are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Who may read the files that secrets are in.
@@ -202,8 +220,38 @@ impl Written {
         let secrets = if self.mounted_secrets { Shared::Mounted } else { Shared::Group };
         let health =
             self.health.and_then(|health| address(problems, "health.listen", &health.listen));
-        let key_file = at(self.keys.file);
-        must_exist(problems, "keys.file", &key_file);
+        let key_file = self.keys.file.map(&at);
+        if let Some(key_file) = &key_file {
+            must_exist(problems, "keys.file", key_file);
+        }
+        let pkcs11 = self.keys.pkcs11.map(|written| {
+            let WrittenPkcs11 { module, token, key, earlier, pin_file } = written;
+            let (module, pin_file) = (at(module), at(pin_file));
+            must_exist(problems, "keys.pkcs11.module", &module);
+            must_exist(problems, "keys.pkcs11.pin_file", &pin_file);
+            if !cfg!(feature = "pkcs11") {
+                problems.add(
+                    "keys.pkcs11",
+                    "this build knows no PKCS#11",
+                    "build it with `--features pkcs11`",
+                );
+            }
+            if earlier.contains(&key) {
+                problems.add(
+                    "keys.pkcs11.earlier",
+                    &format!("`{key}` is the key that seals"),
+                    "name the keys that sealed before it",
+                );
+            }
+            Pkcs11Settings { module, token, key, earlier, pin_file }
+        });
+        if key_file.is_none() && pkcs11.is_none() {
+            problems.add(
+                "keys.file",
+                "it is missing",
+                "name the key file that `passavant init` made, or a token (`keys.pkcs11`)",
+            );
+        }
         let admin = self.admin.and_then(|admin| {
             let secret_file = at(admin.secret_file);
             must_exist(problems, "admin.secret_file", &secret_file);
@@ -283,6 +331,7 @@ impl Written {
         }
         let config = Config {
             key_file,
+            pkcs11,
             trusted_proxies,
             secrets,
             health,

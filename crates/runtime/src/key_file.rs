@@ -15,6 +15,7 @@ use std::{fs, path::Path};
 /// The key file of a config, for one step at a time.
 struct KeyFile<'a> {
     config: &'a Config,
+    path: &'a Path,
     /// The keys, the one that seals first.
     lines: Vec<Secret>,
     /// Locked until the step ends.
@@ -27,7 +28,12 @@ fn is_next(line: &Secret) -> bool {
 
 impl<'a> KeyFile<'a> {
     fn open(config: &'a Config) -> Result<Self> {
-        let path = &config.key_file;
+        let Some(path) = &config.key_file else {
+            bail!(
+                "the config names no key file: the keys are in a token\nhint: make the next one there (`passavant key-file \
+                 generate`), and name it as `keys.pkcs11.key`, the one before in `earlier`"
+            );
+        };
         // What is written takes the place of the file: a link would be replaced, not what it leads to.
         if fs::symlink_metadata(path).is_ok_and(|held| held.file_type().is_symlink()) {
             bail!(
@@ -43,7 +49,7 @@ impl<'a> KeyFile<'a> {
         let text = system::read_secret(path, config.secrets)?;
         KeyEncryptionKey::new(&text)?;
         let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
-        Ok(Self { config, lines: lines.map(Secret::new).collect(), _folder: folder })
+        Ok(Self { config, path, lines: lines.map(Secret::new).collect(), _folder: folder })
     }
 
     fn write(&self, path: &Path, lines: &[Secret], new: bool) -> Result<()> {
@@ -53,13 +59,13 @@ impl<'a> KeyFile<'a> {
             text.push('\n');
         }
         system::write_private(path, text.as_bytes(), new).with_context(|| {
-            let name = self.config.key_file.display();
+            let name = self.name();
             format!("{name} is as it was")
         })
     }
 
     fn name(&self) -> std::path::Display<'_> {
-        self.config.key_file.display()
+        self.path.display()
     }
 }
 
@@ -75,7 +81,7 @@ pub fn add(config: &Config) -> Result<()> {
     }
     let key = system::entropy().secret();
     file.lines.push(Secret::new(format!("{}{NEXT}", key.expose())));
-    file.write(&config.key_file, &file.lines, false)?;
+    file.write(file.path, &file.lines, false)?;
     println!(
         "{} holds a second key. Copy the file to every node, start each again, then run `passavant key-file turn`.",
         file.name()
@@ -101,7 +107,7 @@ pub fn turn(config: &Config) -> Result<()> {
     let next = file.lines.remove(at);
     let key = next.expose().strip_suffix(NEXT).unwrap_or_default();
     file.lines.insert(0, Secret::new(key));
-    file.write(&config.key_file, &file.lines, false)?;
+    file.write(file.path, &file.lines, false)?;
     println!("The newest key is the first. {then}");
     Ok(())
 }
@@ -110,6 +116,11 @@ pub fn turn(config: &Config) -> Result<()> {
 /// to a file of their own, for backups and for whatever was not looked at.
 pub async fn trim(config: &Config) -> Result<()> {
     let file = KeyFile::open(config)?;
+    if config.pkcs11.is_some() {
+        bail!(
+            "the config names a token, whose key seals\nhint: `passavant key-file check` says whether anything needs the file"
+        );
+    }
     let Some(first) = file.lines.first().filter(|_| file.lines.len() > 1) else {
         bail!("{} holds one key: there is nothing to take out", file.name());
     };
@@ -120,36 +131,81 @@ pub async fn trim(config: &Config) -> Result<()> {
         );
     }
     let kek = KeyEncryptionKey::new(first)?;
-    let idp = config.idp.iter().map(|(place, _)| place);
-    for place in idp.chain(config.ras.iter().map(|(_, place, _)| place)) {
-        let looked = async {
-            let store = open_existing(&place.database).await?;
-            let looked = keys::needs_no_other(&store, &kek).await;
-            store.close().await;
-            looked
-        };
-        looked.await.with_context(|| format!("{}: nothing was taken out", place.issuer))?;
-    }
-    for gateway in &config.gateways {
-        let key = gateway.folder.join("gateway.key");
-        if !key.exists() || !keys::gateway_is_first(&key, &kek)? {
-            bail!(
-                "{}: not there, or not sealed under the first key\nhint: `passavant serve` seals it anew at its start",
-                key.display()
-            );
-        }
-    }
+    needs_no_other(file.config, &kek).await?;
     let (taken_out, now) = (file.lines.len() - 1, system::clock().now());
-    let mut before = config.key_file.as_os_str().to_owned();
+    let mut before = file.path.as_os_str().to_owned();
     before.push(format!(".before-{}", now.0));
     let before = std::path::PathBuf::from(before);
     file.write(&before, &file.lines[1..], true)?;
-    file.write(&config.key_file, std::slice::from_ref(first), false)?;
+    file.write(file.path, std::slice::from_ref(first), false)?;
     println!(
         "{} holds one key; {taken_out} taken out, to {}. Copy the first file to every node. Backups made before need the \
          second: keep it with them, away from here, and delete it when they are gone.",
         file.name(),
         before.display()
     );
+    Ok(())
+}
+
+/// Says whether anything of the config needs another key than the first.
+pub async fn check(config: &Config) -> Result<()> {
+    let kek = KeyEncryptionKey::of(config)?.first();
+    needs_no_other(config, &kek).await?;
+    println!(
+        "Everything is sealed under the first key: nothing here needs the others. Backups made before may."
+    );
+    Ok(())
+}
+
+/// Makes the key that the config names in its token.
+#[cfg(feature = "pkcs11")]
+pub fn generate(config: &Config) -> Result<()> {
+    let Some(settings) = &config.pkcs11 else {
+        bail!(
+            "the config names no token (`keys.pkcs11`)\nhint: `passavant key-file add` makes a key in the file"
+        );
+    };
+    let token = crate::pkcs11::Token::open(settings, config.secrets)?;
+    if token.generate(&settings.key)? {
+        println!(
+            "The token `{}` has an AES key `{}`, which it does not give away.",
+            settings.token, settings.key
+        );
+    } else {
+        println!(
+            "The token `{}` has the key `{}` already: nothing was changed.",
+            settings.token, settings.key
+        );
+    }
+    Ok(())
+}
+
+/// Makes the key that the config names in its token.
+#[cfg(not(feature = "pkcs11"))]
+pub fn generate(_: &Config) -> Result<()> {
+    bail!("this build knows no PKCS#11\nhint: build it with `--features pkcs11`")
+}
+
+/// Looks at every database and gateway of a config.
+async fn needs_no_other(config: &Config, kek: &KeyEncryptionKey) -> Result<()> {
+    let idp = config.idp.iter().map(|(place, _)| place);
+    for place in idp.chain(config.ras.iter().map(|(_, place, _)| place)) {
+        let looked = async {
+            let store = open_existing(&place.database).await?;
+            let looked = keys::needs_no_other(&store, kek).await;
+            store.close().await;
+            looked
+        };
+        looked.await.with_context(|| place.issuer.to_string())?;
+    }
+    for gateway in &config.gateways {
+        let key = gateway.folder.join("gateway.key");
+        if !key.exists() || !keys::gateway_is_first(&key, kek)? {
+            bail!(
+                "{}: not there, or not sealed under the first key\nhint: `passavant serve` seals it anew at its start",
+                key.display()
+            );
+        }
+    }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Signing keys at rest: sealed with AES-256-GCM under the key-encryption key, which is in a file
 //! next to the config and never in a database.
 
+use crate::config::Config;
+#[cfg(feature = "pkcs11")]
+use crate::pkcs11::Token;
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -18,7 +21,59 @@ use zeroize::Zeroizing;
 
 /// The key that seals signing keys, and others before or after it: each line of the key file is one.
 /// The first seals, all of them open, so that one follows another while nodes run.
-pub struct KeyEncryptionKey(Vec<RandomizedNonceKey>);
+pub struct KeyEncryptionKey(Vec<Kek>);
+
+/// One of them.
+enum Kek {
+    /// In this process.
+    Here(RandomizedNonceKey),
+    /// In a token, by its label.
+    #[cfg(feature = "pkcs11")]
+    There(Arc<Token>, String),
+}
+
+impl Kek {
+    /// Nonce, ciphertext and tag.
+    fn seal(&self, label: &str, value: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Self::Here(key) => {
+                let mut sealed = value.to_vec();
+                let nonce = key
+                    .seal_in_place_append_tag(Aad::from(label.as_bytes()), &mut sealed)
+                    .map_err(|_| anyhow!("the value cannot be sealed"))?;
+                Ok([nonce.as_ref().as_slice(), &sealed].concat())
+            }
+            #[cfg(feature = "pkcs11")]
+            Self::There(token, key) => {
+                let mut nonce = [0; NONCE_LEN];
+                system::entropy().fill(&mut nonce);
+                let sealed = token.seal(key, (nonce, label), value)?;
+                Ok([nonce.as_slice(), &sealed].concat())
+            }
+        }
+    }
+
+    fn open(&self, label: &str, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(sealed).ok()?);
+        if bytes.len() < NONCE_LEN {
+            return None;
+        }
+        let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
+        match self {
+            Self::Here(key) => {
+                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+                let opened = key.open_in_place(nonce, Aad::from(label.as_bytes()), content).ok()?;
+                Some(Zeroizing::new(opened.to_vec()))
+            }
+            #[cfg(feature = "pkcs11")]
+            Self::There(token, key) => {
+                let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
+                let opened = token.open_sealed(key, (nonce, label), content);
+                opened.ok().map(Zeroizing::new)
+            }
+        }
+    }
+}
 
 /// Follows a key that was added and does not seal yet.
 pub(crate) const NEXT: &str = " next";
@@ -41,12 +96,34 @@ impl KeyEncryptionKey {
                 );
             }
             let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes);
-            keys.push(key.map_err(|_| anyhow!("the key file cannot be used"))?);
+            keys.push(Kek::Here(key.map_err(|_| anyhow!("the key file cannot be used"))?));
         }
         if keys.is_empty() {
             bail!("the key file holds no key\nhint: `passavant init` makes one");
         }
         Ok(Self(keys))
+    }
+
+    /// The keys of a config: those in a token, then those in the file.
+    pub fn of(config: &Config) -> Result<Self> {
+        let mut keys = Vec::new();
+        #[cfg(feature = "pkcs11")]
+        if let Some(settings) = &config.pkcs11 {
+            let token = Arc::new(Token::open(settings, config.secrets)?);
+            for label in std::iter::once(&settings.key).chain(&settings.earlier) {
+                token.check(label)?;
+                keys.push(Kek::There(Arc::clone(&token), label.clone()));
+            }
+        }
+        if let Some(file) = &config.key_file {
+            keys.extend(Self::new(&system::read_secret(file, config.secrets)?)?.0);
+        }
+        Ok(Self(keys))
+    }
+
+    /// The first of them alone.
+    pub(crate) fn first(self) -> Self {
+        Self(self.0.into_iter().take(1).collect())
     }
 
     /// Whether one key follows another just now.
@@ -55,12 +132,8 @@ impl KeyEncryptionKey {
     }
 
     fn seal(&self, kid: &str, der: &[u8]) -> Result<String> {
-        let mut sealed = der.to_vec();
         let first = self.0.first().context("there is no key")?;
-        let nonce = first
-            .seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut sealed)
-            .map_err(|_| anyhow!("the signing key cannot be sealed"))?;
-        Ok(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
+        Ok(URL_SAFE_NO_PAD.encode(first.seal(kid, der)?))
     }
 
     fn open(&self, kid: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
@@ -74,12 +147,12 @@ impl KeyEncryptionKey {
     }
 
     fn open_sealed(&self, label: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, ()> {
-        self.0.iter().find_map(|key| opened_by(key, label, sealed)).ok_or(())
+        self.0.iter().find_map(|key| key.open(label, sealed)).ok_or(())
     }
 
     /// Whether a value is sealed under the first key.
     fn is_first(&self, label: &str, sealed: &str) -> bool {
-        self.0.first().is_some_and(|key| opened_by(key, label, sealed).is_some())
+        self.0.first().is_some_and(|key| key.open(label, sealed).is_some())
     }
 
     /// A value sealed under the first key, if it is sealed under another one.
@@ -92,17 +165,6 @@ impl KeyEncryptionKey {
             value.map_err(|()| anyhow!("it is sealed under none of the keys in the key file"))?;
         self.seal(label, &value).map(Some)
     }
-}
-
-fn opened_by(key: &RandomizedNonceKey, label: &str, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(sealed).ok()?);
-    if bytes.len() < NONCE_LEN {
-        return None;
-    }
-    let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
-    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    let opened = key.open_in_place(nonce, Aad::from(label.as_bytes()), content).ok()?;
-    Some(Zeroizing::new(opened.to_vec()))
 }
 
 /// Seals everything in a database anew that is sealed under another key than the first. Values that none

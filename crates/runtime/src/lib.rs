@@ -9,5 +9,7 @@ pub mod key_file;
 pub mod keys;
 pub mod listener;
 mod log_lines;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 pub mod serve;
 pub mod telemetry;

@@ -559,8 +559,7 @@ fn admin_secret(file: &std::path::Path, shared: Shared) -> Result<StoredProof> {
 }
 
 fn read_kek(config: &Config) -> Result<Arc<KeyEncryptionKey>> {
-    let secret = system::read_secret(&config.key_file, config.secrets)?;
-    Ok(Arc::new(KeyEncryptionKey::new(&secret)?))
+    Ok(Arc::new(KeyEncryptionKey::of(config)?))
 }
 
 fn check_tls(tls: &Tls) -> Result<()> {

@@ -33,7 +33,20 @@ pub(super) struct Written {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenKeys {
-    pub(super) file: PathBuf,
+    pub(super) file: Option<PathBuf>,
+    pub(super) pkcs11: Option<WrittenPkcs11>,
+}
+
+/// The key-encryption key in a PKCS#11 token.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenPkcs11 {
+    pub(super) module: PathBuf,
+    pub(super) token: String,
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) earlier: Vec<String>,
+    pub(super) pin_file: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
