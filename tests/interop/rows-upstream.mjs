@@ -216,6 +216,39 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     await op.stop();
   });
 
+  await row(party, 'an upstream of the config: each start makes it what the file says, with its groups; a secret from a file; another issuer under its name stops the start', async () => {
+    const own = await serve(), written = readFileSync(own.config, 'utf8'), secret = join(own.config, '..', 'front.secret'), port = new URL(own.idp).port;
+    const ida = person('ida', { groups: ['Makers'] });
+    const op = await provider('corp', own, { 'sub-of-ida': ida }, { client: { token_endpoint_auth_method: 'client_secret_basic', token_endpoint_auth_signing_alg: undefined, jwks_uri: undefined, client_secret: 'a secret of thirty-two characters' } });
+    writeFileSync(secret, 'a secret of thirty-two characters\n', { mode: 0o600 });
+    const acts = () => trail(own).filter(({ details }) => details.by === 'the config').map(({ event }) => event);
+    let running = own;
+    const begin = async (more, issuer = op.issuer) => {
+      await running.stop();
+      writeFileSync(own.config, written.replace('[[ras]]', `[[idp.upstream]]\nname = "corp"\ndisplay_name = "Corp"\nissuer = "${issuer}"\nclient_id = "front"\nclient_secret_file = "front.secret"\njust_in_time = true\nscopes = ["groups"]\n${more}\n[[ras]]`));
+      running = await start(`configured-${issuer.length}-${more.length}`, E.PASSAVANT, ['serve', '--config', own.config], port);
+      for (let i = 0; !running.told().includes('ready'); i++) { must(i < 200, running.told()); await sleep(20); }
+    };
+    await begin('groups = { Makers = "engineering", Writers = "editors" }');
+    same('acts', acts(), ['admin.create group', 'admin.create upstream']);
+    const first = await signIn(own, 'corp', as(ida));
+    same('signed in', [first.claims.preferred_username, first.claims.groups], ['ida', ['engineering']]);
+    await begin('groups = { Makers = "engineering", Writers = "editors" }');
+    same('the same once more', acts().length, 2);
+    // What an administrator changed meanwhile is changed back; who came is who they were.
+    own.admin('upstream', 'change', 'corp', '--just-in-time', 'false');
+    await begin('groups = { Makers = "editors", Nobody = "engineering" }');
+    same('changed', acts().at(-1), 'admin.change upstream');
+    const again = await signIn(own, 'corp', as(ida));
+    same('the same person, by the other group', [again.claims.sub, again.claims.groups], [first.claims.sub, ['editors']]);
+    await running.stop();
+    writeFileSync(own.config, readFileSync(own.config, 'utf8').replace(op.issuer, 'https://another.example'));
+    const wrong = spawnSync(E.PASSAVANT, ['serve', '--config', own.config], { encoding: 'utf8', timeout: 20_000 });
+    must(wrong.status === 1 && wrong.stderr.includes('people are known by these'), wrong.stdout + wrong.stderr);
+    must(!(running.told() + wrong.stdout + wrong.stderr).includes('thirty-two'), 'the secret');
+    await op.stop();
+  });
+
   await row(party, 'an address that is typed, or hinted, in a domain of an upstream leads there, prefilled; any other asks for a password here', async () => {
     const lea = person('lea', { email: 'Lea@Lea.Example', email_verified: true });
     const op = await provider('lea', company, { 'sub-of-lea': lea });

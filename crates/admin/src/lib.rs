@@ -10,6 +10,6 @@ pub mod proof;
 mod servers;
 pub mod types;
 
-pub use acts::{context::By, keys::STILL_VERIFIES};
+pub use acts::{configured::Held, context::By, keys::STILL_VERIFIES};
 pub use api::{AdminApi, document_text};
 pub use servers::{CheckUpstream, IdpAdmin, MakeCertificate, MakeKey, RasAdmin, UpstreamTools};

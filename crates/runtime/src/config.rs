@@ -27,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use url::Url;
-pub use written::{LogFormat, WrittenLog, WrittenTelemetry};
+pub use written::{LogFormat, WrittenLog, WrittenTelemetry, WrittenUpstream};
 use written::{Written, WrittenIdp, WrittenListener, WrittenPkcs11};
 
 /// Where a PKCS#11 token is, and which of its keys are ours, by their labels.
@@ -60,6 +60,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     pub admin: Option<Admin>,
     pub idp: Option<(Listener, IdpSettings)>,
+    /// Identity providers at which the company's people sign in, which each start makes what this says.
+    pub upstreams: Vec<WrittenUpstream>,
     pub ras: Vec<(String, Listener, RasSettings)>,
     pub gateways: Vec<GatewayConfig>,
     pub extra_roots: Vec<PathBuf>,
@@ -270,7 +272,9 @@ impl Written {
             };
             Some(Admin { listen, secret_file, socket })
         });
-        let idp = self.idp.and_then(|w| {
+        let mut upstreams = Vec::new();
+        let idp = self.idp.and_then(|mut w| {
+            upstreams = of_upstreams(std::mem::take(&mut w.upstream), folder, problems);
             let settings = idp_settings(&w);
             let written = WrittenListener {
                 issuer: w.issuer,
@@ -337,6 +341,7 @@ impl Written {
             health,
             admin,
             idp,
+            upstreams,
             ras,
             gateways,
             extra_roots: self.outbound.extra_roots.into_iter().map(at).collect(),
@@ -438,6 +443,37 @@ impl Config {
             }
         }
     }
+}
+
+/// Upstreams, with the places of their files.
+fn of_upstreams(
+    written: Vec<WrittenUpstream>,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Vec<WrittenUpstream> {
+    let mut names = BTreeSet::new();
+    let mut all = Vec::new();
+    for (i, mut upstream) in written.into_iter().enumerate() {
+        let path = format!("idp.upstream[{i}]");
+        if !names.insert(upstream.name.clone()) {
+            problems.add(
+                &format!("{path}.name"),
+                "another upstream has this name",
+                "give it another",
+            );
+        }
+        for (member, file) in [
+            ("metadata_file", &mut upstream.metadata_file),
+            ("client_secret_file", &mut upstream.client_secret_file),
+        ] {
+            if let Some(file) = file {
+                *file = folder.join(&*file);
+                must_exist(problems, &format!("{path}.{member}"), file);
+            }
+        }
+        all.push(upstream);
+    }
+    all
 }
 
 fn idp_settings(written: &WrittenIdp) -> IdpSettings {

@@ -13,3 +13,4 @@ mod log_lines;
 mod pkcs11;
 pub mod serve;
 pub mod telemetry;
+mod upstreams;

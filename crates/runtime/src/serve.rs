@@ -6,7 +6,7 @@ use crate::{
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
     listener::{DRAIN, Ingress, accept, bind},
-    telemetry,
+    telemetry, upstreams,
 };
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
@@ -227,7 +227,9 @@ async fn start(
             passwords.clone(),
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
-        idp_admin = Some(admin.public_exchange(public_exchange).upstreams(tools));
+        let admin = admin.public_exchange(public_exchange).upstreams(tools);
+        upstreams::hold(&admin, &config.upstreams, config.secrets).await?;
+        idp_admin = Some(admin);
         listen(&mut listeners, place, router, probe, &deps, &stop).await.context("idp")?;
         kept.push((store.clone(), place.keep_refused));
         stores.push(store);

@@ -4,6 +4,7 @@
 pub(crate) mod administrators;
 pub(crate) mod audit;
 pub(crate) mod clients;
+pub(crate) mod configured;
 pub(crate) mod context;
 pub(crate) mod explain;
 pub(crate) mod keys;

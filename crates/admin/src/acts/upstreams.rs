@@ -23,13 +23,14 @@ use passavant_proto::{
     },
     others_text::is_shown,
     saml::{FORMAT_TRANSIENT, FORMATS, SamlProvider},
+    secret::equal_in_constant_time,
     xaa::trust::SubjectLink,
 };
 use passavant_saml::{IdentityProviderMetadata, usual_subject_attribute};
 use passavant_store::{Group, SealedAt, User};
 use std::collections::{BTreeMap, BTreeSet};
 
-fn preset_of(name: PresetName) -> Preset {
+pub(super) fn preset_of(name: PresetName) -> Preset {
     match name {
         PresetName::Generic => Preset::Generic,
         PresetName::Entra => Preset::Entra,
@@ -542,6 +543,64 @@ fn check_saml_change(
     ))
 }
 
+/// Makes an upstream what a change says, which was checked.
+pub(super) fn applied(
+    upstream: &mut UpstreamProvider,
+    change: UpstreamChange,
+    described: Option<IdentityProviderMetadata>,
+    proof: Option<UpstreamAuthentication>,
+) {
+    match &mut upstream.protocol {
+        UpstreamProtocol::OpenId(open_id) => change_open_id(open_id, &change),
+        UpstreamProtocol::Saml(saml) => change_saml(saml, described, &change),
+    }
+    put(&mut upstream.display_name, change.display_name);
+    put(&mut upstream.authentication, proof);
+    put(&mut upstream.domains, change.domains);
+    put(&mut upstream.username_claim, change.username_claim);
+    put(&mut upstream.groups_claim, change.groups_claim);
+    put(&mut upstream.groups, change.groups);
+    put(&mut upstream.acr_values, change.acr_values);
+    put(&mut upstream.just_in_time, change.just_in_time);
+    if change.external_id_is_subject.is_some() {
+        upstream.external_id_is_subject = change.external_id_is_subject;
+    }
+}
+
+/// The metadata of a change, where the upstream speaks SAML.
+pub(super) fn described_change(
+    context: &ActContext,
+    held: &UpstreamProvider,
+    change: &UpstreamChange,
+) -> Result<Option<IdentityProviderMetadata>, ActError> {
+    match held.saml() {
+        Some(saml) => check_saml_change(context, saml, change),
+        None => Ok(None),
+    }
+}
+
+/// Whether this IdP proves itself at an upstream as is said here, secret and all.
+pub(super) fn is_proved_by(idp: &IdpAdmin, held: &UpstreamProvider, proof: &UpstreamProof) -> bool {
+    let label = SealedAt::Upstream(held.name.clone()).label();
+    let secret = |sealed: &str| {
+        let opened = idp.0.upstreams.sealing.open_text(&label, sealed).ok();
+        opened
+            .zip(proof.client_secret.as_deref())
+            .is_some_and(|(held, said)| equal_in_constant_time(held.expose(), said))
+    };
+    match (&held.authentication, proof.method) {
+        (UpstreamAuthentication::PrivateKeyJwt(algorithm), ProofMethod::PrivateKeyJwt) => {
+            *algorithm == proof.algorithm
+        }
+        (UpstreamAuthentication::Certificate { .. }, ProofMethod::Certificate) => true,
+        (UpstreamAuthentication::SecretPost(sealed), ProofMethod::ClientSecretPost)
+        | (UpstreamAuthentication::SecretBasic(sealed), ProofMethod::ClientSecretBasic) => {
+            secret(sealed)
+        }
+        _ => false,
+    }
+}
+
 impl ManagedKind<IdpAdmin> for Upstreams {
     type Record = UpstreamProvider;
 
@@ -633,23 +692,8 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             }
             None => None,
         };
-        let set = move |upstream: &mut UpstreamProvider| {
-            match &mut upstream.protocol {
-                UpstreamProtocol::OpenId(open_id) => change_open_id(open_id, &change),
-                UpstreamProtocol::Saml(saml) => change_saml(saml, described, &change),
-            }
-            put(&mut upstream.display_name, change.display_name);
-            put(&mut upstream.authentication, proof);
-            put(&mut upstream.domains, change.domains);
-            put(&mut upstream.username_claim, change.username_claim);
-            put(&mut upstream.groups_claim, change.groups_claim);
-            put(&mut upstream.groups, change.groups);
-            put(&mut upstream.acr_values, change.acr_values);
-            put(&mut upstream.just_in_time, change.just_in_time);
-            if change.external_id_is_subject.is_some() {
-                upstream.external_id_is_subject = change.external_id_is_subject;
-            }
-        };
+        let set =
+            move |upstream: &mut UpstreamProvider| applied(upstream, change, described, proof);
         if !fewer {
             return Ok(view(idp, &context.change((Self::NOUN, id), Act::Change, set).await?));
         }

@@ -118,7 +118,7 @@ pub struct SamlView {
 }
 
 /// An upstream to add.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUpstream {
     /// Its name, in the redirect URI and in commands: lower-case letters, digits, hyphens.
@@ -191,7 +191,7 @@ pub struct NewUpstream {
 }
 
 /// What is to be another about an upstream. Its issuer cannot change: people are known by it.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option)] // `null` takes away
 pub struct UpstreamChange {

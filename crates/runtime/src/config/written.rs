@@ -2,9 +2,14 @@
 
 use super::section::WrittenTls;
 use crate::gateway::config::WrittenGateway;
-use passavant_proto::jose::jwk::Algorithm;
+use passavant_admin::types::{PresetName, ProofMethod};
+use passavant_proto::{identifier::Issuer, jose::jwk::Algorithm};
 use serde::Deserialize;
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    path::PathBuf,
+};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -97,6 +102,48 @@ pub(super) struct WrittenIdp {
     pub(super) enrolment: Option<bool>,
     pub(super) device_authorization: Option<bool>,
     pub(super) show_refused: Option<bool>,
+    #[serde(default)]
+    pub(super) upstream: Vec<WrittenUpstream>,
+}
+
+/// An identity provider at which the company's people sign in: as the administration API has it, with
+/// files for what is long or secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenUpstream {
+    pub name: String,
+    pub display_name: Option<String>,
+    #[serde(default)]
+    pub preset: PresetName,
+    pub issuer: Option<Issuer>,
+    pub client_id: Option<String>,
+    /// The metadata of one that speaks SAML.
+    pub metadata_file: Option<PathBuf>,
+    pub sign_requests: Option<bool>,
+    pub name_id_format: Option<String>,
+    pub subject_attribute: Option<String>,
+    pub proof: Option<ProofMethod>,
+    pub proof_algorithm: Option<Algorithm>,
+    pub client_secret_file: Option<PathBuf>,
+    pub id_token_signing_alg: Option<Algorithm>,
+    #[serde(default)]
+    pub tenants: BTreeSet<String>,
+    #[serde(default)]
+    pub hosted_domains: BTreeSet<String>,
+    #[serde(default)]
+    pub domains: BTreeSet<String>,
+    #[serde(default)]
+    pub scopes: BTreeSet<String>,
+    pub username_claim: Option<String>,
+    pub groups_claim: Option<String>,
+    pub asks_consent: Option<bool>,
+    #[serde(default)]
+    pub groups: BTreeMap<String, String>,
+    #[serde(default)]
+    pub acr_values: BTreeMap<String, String>,
+    #[serde(default)]
+    pub just_in_time: bool,
+    pub external_id_is_subject: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

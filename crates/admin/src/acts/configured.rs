@@ -1,0 +1,153 @@
+//! Upstreams that the server's config names: each start makes them what it says.
+
+use super::{
+    ActError, ManagedKind,
+    context::{ActContext, By},
+    upstreams::{applied, described_change, is_proved_by},
+};
+use crate::{
+    servers::IdpAdmin,
+    types::{
+        Groups, NewGroup, NewUpstream, ProofMethod, SamlChange, UpstreamChange, UpstreamProof,
+        Upstreams,
+    },
+};
+use passavant_proto::oidc::upstream::{Preset, UpstreamProvider};
+use passavant_store::{Group, StoreError};
+
+/// The name in audit rows of what a config says.
+const BY_CONFIG: &str = "the config";
+
+/// What became of an upstream of a config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It was added.
+    Added,
+    /// It was another one before.
+    Changed,
+    /// It was so already.
+    Same,
+}
+
+impl IdpAdmin {
+    /// Makes an upstream what the config says, with the groups that its groups mean. What people are known
+    /// by cannot change. The error is a text with a hint.
+    pub async fn hold_upstream(&self, new: NewUpstream) -> Result<Held, String> {
+        // Another node may be starting with the same config.
+        for _ in 0..3 {
+            match hold(self, &new).await {
+                Err(
+                    ActError::Stale
+                    | ActError::Changed
+                    | ActError::Broken(StoreError::NameTaken { .. }),
+                ) => {}
+                held => return held.map_err(|error| told(&error)),
+            }
+        }
+        hold(self, &new).await.map_err(|error| told(&error))
+    }
+}
+
+fn told(error: &ActError) -> String {
+    match error {
+        ActError::Invalid(error, hint)
+        | ActError::Conflict(error, hint)
+        | ActError::Missing(error, hint) => format!("{error}\nhint: {hint}"),
+        ActError::Broken(error) => error.to_string(),
+        ActError::Changed | ActError::Stale | ActError::DoneBefore | ActError::Gone => {
+            "another node changes it at the same time\nhint: start again".to_owned()
+        }
+    }
+}
+
+async fn hold(idp: &IdpAdmin, new: &NewUpstream) -> Result<Held, ActError> {
+    let by = By {
+        name: BY_CONFIG.to_owned(),
+        address: String::new(),
+        request_id: idp.0.deps.entropy.id(),
+        rests_on: None,
+        once: None,
+    };
+    let deps = idp.0.deps.clone();
+    let context = &ActContext { deps, by, expects: None, policy: None };
+    for group in new.groups.values() {
+        if context.store.by_id::<Group>(group).await?.is_none() {
+            let group = NewGroup { name: group.clone(), description: String::new() };
+            Groups::add(idp, context, group).await?;
+        }
+    }
+    let Some(held) = context.store.by_id::<UpstreamProvider>(&new.name).await? else {
+        Upstreams::add(idp, context, new.clone()).await?;
+        return Ok(Held::Added);
+    };
+    check_identity(&held, new)?;
+    let preset = held.preset;
+    let proof = new.proof.clone().unwrap_or_else(|| UpstreamProof {
+        method: if held.saml().is_some() || preset == Preset::Entra {
+            ProofMethod::Certificate
+        } else {
+            ProofMethod::PrivateKeyJwt
+        },
+        ..UpstreamProof::default()
+    });
+    let change = change_of(&held, new);
+    let described = described_change(context, &held, &change)?;
+    let mut after = held.clone();
+    applied(&mut after, change.clone(), described, None);
+    let proved = is_proved_by(idp, &held, &proof);
+    if after == held && proved {
+        return Ok(Held::Same);
+    }
+    let change = UpstreamChange { proof: (!proved).then_some(proof), ..change };
+    Upstreams::change(idp, context, &held.name, change).await?;
+    Ok(Held::Changed)
+}
+
+/// People are known by these.
+fn check_identity(held: &UpstreamProvider, new: &NewUpstream) -> Result<(), ActError> {
+    let same_preset = super::upstreams::preset_of(new.preset) == held.preset;
+    let same_protocol = held.saml().is_some() == new.saml.is_some();
+    let issuer = new.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
+    let same_issuer = held.saml().is_some() || issuer.as_deref() == Some(held.issuer().as_str());
+    if same_preset && same_protocol && same_issuer {
+        return Ok(());
+    }
+    Err(ActError::conflict(
+        format!(
+            "the upstream `{}` is {} here already, with another issuer, product or protocol than the config says",
+            held.name,
+            held.issuer()
+        ),
+        "people are known by these: give the new one another name, or delete the old one first",
+    ))
+}
+
+/// Every member that can change, as the config says it; what it does not say is as at a new upstream.
+fn change_of(held: &UpstreamProvider, new: &NewUpstream) -> UpstreamChange {
+    let common = UpstreamChange {
+        display_name: Some(new.display_name.clone().unwrap_or_else(|| new.name.clone())),
+        domains: Some(new.domains.clone()),
+        username_claim: Some(new.username_claim.clone()),
+        groups_claim: Some(new.groups_claim.clone()),
+        groups: Some(new.groups.clone()),
+        acr_values: Some(new.acr_values.clone()),
+        just_in_time: Some(new.just_in_time),
+        external_id_is_subject: new.external_id_is_subject,
+        ..UpstreamChange::default()
+    };
+    if let Some(saml) = &new.saml {
+        let change =
+            SamlChange { metadata: Some(saml.metadata.clone()), sign_requests: saml.sign_requests };
+        return UpstreamChange { saml: Some(change), ..common };
+    }
+    let usual = passavant_proto::jose::jwk::Algorithm::RS256;
+    UpstreamChange {
+        tenants: Some(new.tenants.clone()),
+        hosted_domains: Some(new.hosted_domains.clone()),
+        client_id: new.client_id.clone(),
+        id_token_signing_alg: Some(new.id_token_signing_alg.unwrap_or(usual)),
+        scopes: Some(new.scopes.clone()),
+        asks_consent: Some(new.asks_consent.unwrap_or(held.preset.asks_consent())),
+        ..common
+    }
+}
