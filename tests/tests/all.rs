@@ -45,6 +45,7 @@ mod gateway;
 mod gateway_reports;
 mod interactive_sign_in;
 mod jwt_verification;
+mod logout_notices;
 mod openid;
 mod own_accounts;
 mod pages;

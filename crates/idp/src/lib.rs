@@ -14,6 +14,7 @@ mod directory;
 mod front_channel;
 mod installations;
 mod logout;
+mod logout_notices;
 mod pushed_request;
 mod recovery;
 mod refresh_token;

@@ -88,6 +88,11 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
         operation.family = Some(issue.family.to_owned());
         match &issue.used_up {
             UsedUp::Code(hash, issued) => {
+                let client = issue.client.record();
+                operation.tells = client
+                    .backchannel_logout_uri
+                    .is_some()
+                    .then(|| (issue.session.to_owned(), client.id.clone()));
                 operation.code = Some((*hash).to_owned());
                 let issued = issued.as_deref();
                 operation.issues =

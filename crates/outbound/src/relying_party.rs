@@ -376,6 +376,18 @@ impl RelyingParty {
         answer.map(|answer| answer.status).map_err(|error| error.to_string())
     }
 
+    /// Posts a logout token to an application (OpenID Connect Back-Channel Logout 1.0, section 2.5). Returns
+    /// the status.
+    pub async fn post_logout_token(
+        &self,
+        url: &str,
+        reach: Reach,
+        token: &str,
+    ) -> Result<u16, String> {
+        let answer = self.outbound.post_form(url, reach, &[("logout_token", token)], None).await;
+        answer.map(|answer| answer.status).map_err(|error| error.to_string())
+    }
+
     /// The keys of an issuer, by its own metadata.
     async fn keys_of(
         &self,

@@ -28,7 +28,7 @@ use std::{
 };
 use url::Url;
 pub use written::{LogFormat, WrittenLog, WrittenTelemetry, WrittenUpstream};
-use written::{Written, WrittenIdp, WrittenListener, WrittenPkcs11};
+use written::{Written, WrittenIdp, WrittenKeys, WrittenListener, WrittenPkcs11};
 
 /// Where a PKCS#11 token is, and which of its keys are ours, by their labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,38 +222,7 @@ impl Written {
         let secrets = if self.mounted_secrets { Shared::Mounted } else { Shared::Group };
         let health =
             self.health.and_then(|health| address(problems, "health.listen", &health.listen));
-        let key_file = self.keys.file.map(&at);
-        if let Some(key_file) = &key_file {
-            must_exist(problems, "keys.file", key_file);
-        }
-        let pkcs11 = self.keys.pkcs11.map(|written| {
-            let WrittenPkcs11 { module, token, key, earlier, pin_file } = written;
-            let (module, pin_file) = (at(module), at(pin_file));
-            must_exist(problems, "keys.pkcs11.module", &module);
-            must_exist(problems, "keys.pkcs11.pin_file", &pin_file);
-            if !cfg!(feature = "pkcs11") {
-                problems.add(
-                    "keys.pkcs11",
-                    "this build knows no PKCS#11",
-                    "build it with `--features pkcs11`",
-                );
-            }
-            if earlier.contains(&key) {
-                problems.add(
-                    "keys.pkcs11.earlier",
-                    &format!("`{key}` is the key that seals"),
-                    "name the keys that sealed before it",
-                );
-            }
-            Pkcs11Settings { module, token, key, earlier, pin_file }
-        });
-        if key_file.is_none() && pkcs11.is_none() {
-            problems.add(
-                "keys.file",
-                "it is missing",
-                "name the key file that `passavant init` made, or a token (`keys.pkcs11`)",
-            );
-        }
+        let (key_file, pkcs11) = of_keys(self.keys, folder, problems);
         let admin = self.admin.and_then(|admin| {
             let secret_file = at(admin.secret_file);
             must_exist(problems, "admin.secret_file", &secret_file);
@@ -275,18 +244,7 @@ impl Written {
         let mut upstreams = Vec::new();
         let idp = self.idp.and_then(|mut w| {
             upstreams = of_upstreams(std::mem::take(&mut w.upstream), folder, problems);
-            let settings = idp_settings(&w);
-            let written = WrittenListener {
-                issuer: w.issuer,
-                listen: w.listen,
-                database: w.database,
-                algorithm: w.algorithm,
-                tls: w.tls,
-                tls_certificate: w.tls_certificate,
-                tls_key: w.tls_key,
-                keep_refused_days: w.keep_refused_days,
-            };
-            Some((listener(problems, "idp", &written, folder)?, settings))
+            of_idp(w, folder, problems)
         });
         let mut ras = Vec::new();
         for (i, w) in self.ras.into_iter().enumerate() {
@@ -443,6 +401,67 @@ impl Config {
             }
         }
     }
+}
+
+fn of_idp(
+    w: WrittenIdp,
+    folder: &Path,
+    problems: &mut Problems,
+) -> Option<(Listener, IdpSettings)> {
+    let settings = idp_settings(&w);
+    let written = WrittenListener {
+        issuer: w.issuer,
+        listen: w.listen,
+        database: w.database,
+        algorithm: w.algorithm,
+        tls: w.tls,
+        tls_certificate: w.tls_certificate,
+        tls_key: w.tls_key,
+        keep_refused_days: w.keep_refused_days,
+    };
+    Some((listener(problems, "idp", &written, folder)?, settings))
+}
+
+/// Where the key-encryption keys are.
+fn of_keys(
+    written: WrittenKeys,
+    folder: &Path,
+    problems: &mut Problems,
+) -> (Option<PathBuf>, Option<Pkcs11Settings>) {
+    let at = |path: PathBuf| folder.join(path);
+    let key_file = written.file.map(&at);
+    if let Some(key_file) = &key_file {
+        must_exist(problems, "keys.file", key_file);
+    }
+    let pkcs11 = written.pkcs11.map(|written| {
+        let WrittenPkcs11 { module, token, key, earlier, pin_file } = written;
+        let (module, pin_file) = (at(module), at(pin_file));
+        must_exist(problems, "keys.pkcs11.module", &module);
+        must_exist(problems, "keys.pkcs11.pin_file", &pin_file);
+        if !cfg!(feature = "pkcs11") {
+            problems.add(
+                "keys.pkcs11",
+                "this build knows no PKCS#11",
+                "build it with `--features pkcs11`",
+            );
+        }
+        if earlier.contains(&key) {
+            problems.add(
+                "keys.pkcs11.earlier",
+                &format!("`{key}` is the key that seals"),
+                "name the keys that sealed before it",
+            );
+        }
+        Pkcs11Settings { module, token, key, earlier, pin_file }
+    });
+    if key_file.is_none() && pkcs11.is_none() {
+        problems.add(
+            "keys.file",
+            "it is missing",
+            "name the key file that `passavant init` made, or a token (`keys.pkcs11`)",
+        );
+    }
+    (key_file, pkcs11)
 }
 
 /// Upstreams, with the places of their files.

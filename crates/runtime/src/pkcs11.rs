@@ -131,7 +131,7 @@ impl Token {
     ) -> Result<Vec<u8>> {
         self.with(key, |session, key| {
             let mut nonce = nonce;
-            let gcm = GcmParams::new(&mut nonce, label.as_bytes(), TAG.try_into()?)?;
+            let gcm = GcmParams::new(&mut nonce, label.as_bytes(), TAG.into())?;
             session.encrypt(&Mechanism::AesGcm(gcm), key, value)
         })
         .with_context(|| format!("the token cannot seal with `{key}`"))
@@ -146,7 +146,7 @@ impl Token {
     ) -> Result<Vec<u8>> {
         self.with(key, |session, key| {
             let mut nonce = nonce;
-            let gcm = GcmParams::new(&mut nonce, label.as_bytes(), TAG.try_into()?)?;
+            let gcm = GcmParams::new(&mut nonce, label.as_bytes(), TAG.into())?;
             session.decrypt(&Mechanism::AesGcm(gcm), key, sealed)
         })
     }

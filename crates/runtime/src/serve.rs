@@ -218,6 +218,7 @@ async fn start(
         let (router, probe) = (idp.router(), idp.probe());
         probes.push(probe.clone());
         let tools = upstream_tools(&idp, sealing);
+        spawn_telling(&idp, &stop);
         idp_role = Some(idp);
         let admin = IdpAdmin::new(
             place.issuer.clone(),
@@ -284,6 +285,17 @@ async fn start(
     certificates.watch(&stop);
     spawn_pruning(kept, &clock, &stop);
     Ok(Running { listeners, stores, tasks, journals, idp: idp_role })
+}
+
+/// Tells applications of sessions that have ended, until the end.
+fn spawn_telling(idp: &Idp, stop: &CancellationToken) {
+    let (idp, stop) = (idp.clone(), stop.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = idp.tell_applications() => {}
+        }
+    });
 }
 
 type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Option<Router>);

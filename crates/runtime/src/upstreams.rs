@@ -18,7 +18,7 @@ pub(crate) async fn hold(admin: &IdpAdmin, all: &[WrittenUpstream], shared: Shar
         match held.with_context(told)? {
             Held::Added => tracing::info!(upstream = name, "an upstream of the config was added"),
             Held::Changed => {
-                tracing::info!(upstream = name, "an upstream was changed to what the config says")
+                tracing::info!(upstream = name, "an upstream was changed to what the config says");
             }
             Held::Same => {}
         }

@@ -42,6 +42,6 @@ pub use record::Record;
 pub use rows::Readings;
 pub use sealed::SealedAt;
 pub use sign_in::{
-    AuthorizationCode, CodeState, DeviceCode, DeviceState, PushedRequest, RefreshToken,
-    RefreshTokenState, Replaces, Rotation, Session,
+    AuthorizationCode, CodeState, DeviceCode, DeviceState, LogoutNotice, PushedRequest,
+    RefreshToken, RefreshTokenState, Replaces, Rotation, Session,
 };

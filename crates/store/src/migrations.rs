@@ -17,7 +17,7 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The later steps, numbered from 1. A released step is never changed.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
     Step::Both(include_str!("migrations/0003_refresh_again.sql")),
@@ -35,6 +35,10 @@ const STEPS: [Step; 11] = [
     Step::Both(include_str!("migrations/0009_upstream.sql")),
     Step::Both(include_str!("migrations/0010_provisioning.sql")),
     Step::Both(include_str!("migrations/0011_credentials.sql")),
+    Step::Each {
+        sqlite: include_str!("migrations/0012_logout_notices.sqlite.sql"),
+        postgres: include_str!("migrations/0012_logout_notices.postgres.sql"),
+    },
 ];
 
 /// One step, in the dialects of the databases.

@@ -99,6 +99,13 @@ impl Store {
                  AND held.ended_at IS NULL)"
                     .to_owned(),
             ),
+            (
+                "session_clients",
+                "NOT EXISTS (SELECT 1 FROM sessions held WHERE held.sid = session_clients.sid \
+                 AND held.ended_at IS NULL)"
+                    .to_owned(),
+            ),
+            ("logout_notices", format!("ended_at < {}", before(2 * 86_400))),
             ("installations", format!("revoked_at < {}", before(30 * 86_400))),
             ("audit", format!("outcome = 'refused' AND at < {refused}")),
         ];

@@ -69,6 +69,8 @@ pub struct World {
     pub ras_store: Store,
     /// The IdP's signing key, for forging what only it could have signed.
     pub idp_key: Key,
+    /// The IdP, for what it does by itself.
+    pub idp_role: OnceLock<Idp>,
     /// The RAS, for gateways in the same process.
     pub ras_role: OnceLock<Ras>,
     /// The RAS's signing key.
@@ -197,6 +199,7 @@ impl World {
             idp_store: idp_store.clone(),
             ras_store: ras_store.clone(),
             idp_key,
+            idp_role: OnceLock::new(),
             ras_role: OnceLock::new(),
             ras_key,
             client_key,
@@ -237,6 +240,7 @@ impl World {
             passwords.clone(),
         );
         let idp_role = idp_role.await.unwrap();
+        assert!(world.idp_role.set(idp_role.clone()).is_ok());
         let probes = health(vec![idp_role.probe()], Readers::Operators);
         let router = idp_role.router().merge(probes);
         run(idp_listener, limited(router, LIMITS, entropy.clone(), proxies));

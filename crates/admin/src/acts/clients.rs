@@ -53,6 +53,7 @@ fn view(client: &Client) -> ClientView {
         algorithm,
         redirect_uris: client.redirect_uris.clone(),
         post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
+        backchannel_logout_uri: client.backchannel_logout_uri.clone(),
         id_token_lifetime: client.id_token_lifetime,
         id_token_signed_response_alg: client.id_token_signed_response_alg,
         pkce_optional: client.pkce_optional,
@@ -72,6 +73,17 @@ fn no_optional_pkce() -> ActError {
         "`pkce_optional`: a public client must use PKCE",
         "leave it out, or give the client a secret or a key",
     )
+}
+
+/// Where this server posts to: an https:// URL, or one of this machine (section 2.2).
+fn check_logout_uri(uri: Option<&str>) -> Result<(), ActError> {
+    match uri.map(Resource::parse) {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(ActError::invalid(
+            format!("`backchannel_logout_uri`: `{}` {error}", shown(uri.unwrap_or_default(), 200)),
+            "for instance https://app.example/backchannel-logout",
+        )),
+    }
 }
 
 /// An assertion is for one client: the one that its audience stands for, and that proves who it is.
@@ -208,6 +220,7 @@ async fn add(
     check_addressable("id", &id)?;
     check_uris("redirect_uris", &new.redirect_uris, new.public)?;
     check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris, false)?;
+    check_logout_uri(new.backchannel_logout_uri.as_deref())?;
     check_lifetime(new.id_token_lifetime)?;
     let (authentication, secret) = authentication(context, &new, may_be_public)?;
     let public = authentication == ClientAuthentication::Public;
@@ -223,6 +236,7 @@ async fn add(
         authentication,
         redirect_uris: new.redirect_uris,
         post_logout_redirect_uris: new.post_logout_redirect_uris,
+        backchannel_logout_uri: new.backchannel_logout_uri,
         id_token_lifetime: new.id_token_lifetime,
         id_token_signed_response_alg: chosen,
         pkce_optional: new.pkce_optional,
@@ -253,6 +267,7 @@ async fn change(
     ] {
         check_uris(field, uris.as_deref().unwrap_or_default(), public)?;
     }
+    check_logout_uri(change.backchannel_logout_uri.as_ref().and_then(Option::as_deref))?;
     check_lifetime(change.id_token_lifetime.flatten())?;
     let chosen = change.id_token_signed_response_alg;
     context.check_signing_alg("id_token_signed_response_alg", chosen.flatten()).await?;
@@ -266,6 +281,7 @@ async fn change(
         put(&mut client.name, change.name);
         put(&mut client.redirect_uris, change.redirect_uris);
         put(&mut client.post_logout_redirect_uris, change.post_logout_redirect_uris);
+        put(&mut client.backchannel_logout_uri, change.backchannel_logout_uri);
         put(&mut client.id_token_lifetime, change.id_token_lifetime);
         put(&mut client.id_token_signed_response_alg, chosen);
         put(&mut client.pkce_optional, change.pkce_optional);

@@ -45,6 +45,10 @@ pub struct NewClient {
     #[serde(default)]
     #[schema(value_type = Vec<RedirectUri>)]
     pub post_logout_redirect_uris: Vec<String>,
+    /// Where it is told that a session has ended (OpenID Connect Back-Channel Logout).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecureUrl>)]
+    pub backchannel_logout_uri: Option<String>,
     /// Lifetime of its ID tokens in seconds, up to 43200.
     #[serde(default, deserialize_with = "maybe_whole")]
     #[schema(minimum = 1, maximum = 43200)]
@@ -112,6 +116,10 @@ pub struct ClientChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RedirectUri>>)]
     pub post_logout_redirect_uris: Option<Vec<String>>,
+    /// Where it is told that a session has ended; `null` for nowhere.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecureUrl>)]
+    pub backchannel_logout_uri: Option<Option<String>>,
     /// Lifetime of its ID tokens in seconds, up to 43200; `null` for the usual one.
     #[serde(default, deserialize_with = "said_whole", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 43200)]
@@ -198,6 +206,9 @@ pub struct ClientView {
     pub redirect_uris: Vec<String>,
     /// Where sign-outs may return to.
     pub post_logout_redirect_uris: Vec<String>,
+    /// Where it is told that a session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backchannel_logout_uri: Option<String>,
     /// Lifetime of its ID tokens in seconds.
     pub id_token_lifetime: Option<i64>,
     /// The algorithm of its ID tokens.

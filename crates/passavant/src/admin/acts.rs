@@ -252,6 +252,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             id,
             redirect_uris,
             post_logout_redirect_uris,
+            backchannel_logout_uri,
             id_token_lifetime,
             manner,
             jwks_file,
@@ -268,6 +269,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
                 .with("id", id)
                 .with("redirect_uris", Some(redirect_uris))
                 .with("post_logout_redirect_uris", Some(post_logout_redirect_uris))
+                .with("backchannel_logout_uri", backchannel_logout_uri)
                 .with("id_token_lifetime", id_token_lifetime)
                 .with("jwks", jwks_in(jwks_file)?)
                 .with("jwks_uri", jwks_uri)
@@ -287,6 +289,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             name,
             redirect_uris,
             post_logout_redirect_uris,
+            backchannel_logout_uri,
             id_token_lifetime,
             manner,
             jwks_file,
@@ -299,6 +302,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
                 .or_none("saml_entity_id", saml_entity_id)
                 .list("redirect_uris", redirect_uris)
                 .list("post_logout_redirect_uris", post_logout_redirect_uris)
+                .or_none("backchannel_logout_uri", backchannel_logout_uri)
                 .with("id_token_lifetime", id_token_lifetime)
                 .with("jwks", jwks_in(jwks_file)?)
                 .with("jwks_uri", jwks_uri)

@@ -239,6 +239,9 @@ pub(super) enum Client {
         /// Where sign-outs may return to
         #[arg(long = "post-logout-redirect-uri", value_name = "URL")]
         post_logout_redirect_uris: Vec<String>,
+        /// Where it is told that a session has ended (OpenID Connect Back-Channel Logout)
+        #[arg(long, value_name = "URL")]
+        backchannel_logout_uri: Option<String>,
         /// Lifetime of its ID tokens in seconds, up to 43200
         #[arg(long)]
         id_token_lifetime: Option<i64>,
@@ -286,6 +289,9 @@ pub(super) enum Client {
         /// Where sign-outs may return to, instead of what was registered
         #[arg(long = "post-logout-redirect-uri", value_name = "URL")]
         post_logout_redirect_uris: Vec<String>,
+        /// Where it is told that a session has ended; `-` for nowhere
+        #[arg(long, value_name = "URL", allow_hyphen_values = true)]
+        backchannel_logout_uri: Option<String>,
         /// Lifetime of its ID tokens in seconds, up to 43200
         #[arg(long)]
         id_token_lifetime: Option<i64>,

@@ -141,6 +141,7 @@ words! {
         ProvisionLink = "provision.linked": "somebody whom it added signed in for the first time",
         UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
+        LogoutNotice = "logout_notice": "an application was told that a session has ended, or could not be told",
         CredentialAdded = "credential.added": "a person added a way to sign in: a passkey, one-time passwords, another password",
         CredentialRemoved = "credential.removed": "a person removed one",
         Enrol = "enrol": "a computer was enrolled",
@@ -293,6 +294,7 @@ impl RequestEvent {
                 Detail::Session,
                 Detail::Subject,
             ],
+            Self::LogoutNotice => &[Detail::More, Detail::Reason, Detail::Session],
             Self::PersonAdded => &[Detail::Issuer, Detail::Subject],
             Self::PersonChanged => &[Detail::Issuer, Detail::More, Detail::Subject],
             Self::Provisioning => &[
@@ -421,6 +423,7 @@ impl RequestEvent {
     pub const fn place(self) -> &'static str {
         match self {
             Self::TokenExchange
+            | Self::LogoutNotice
             | Self::AssertionExchange
             | Self::PushedRequest
             | Self::DeviceAuthorization

@@ -67,6 +67,8 @@ pub struct Client {
     pub redirect_uris: Vec<String>,
     /// Where sign-outs may return to; compared exactly.
     pub post_logout_redirect_uris: Vec<String>,
+    /// Where it is told that a session has ended (OpenID Connect Back-Channel Logout 1.0, section 2.2).
+    pub backchannel_logout_uri: Option<String>,
     /// Lifetime of its ID tokens in seconds; `None` for 600.
     pub id_token_lifetime: Option<i64>,
     /// The algorithm of its ID tokens (OpenID Connect Registration 1.0, 2); `None` for the server's own.
@@ -114,6 +116,7 @@ impl Default for Client {
             authentication: ClientAuthentication::Secret(Vec::new()),
             redirect_uris: Vec::new(),
             post_logout_redirect_uris: Vec::new(),
+            backchannel_logout_uri: None,
             id_token_lifetime: None,
             id_token_signed_response_alg: None,
             pkce_optional: false,

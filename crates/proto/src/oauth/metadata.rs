@@ -54,6 +54,8 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
         "introspection_endpoint": issuer.endpoint("/introspect"),
         "pushed_authorization_request_endpoint": issuer.endpoint("/par"),
         "end_session_endpoint": issuer.endpoint("/logout"),
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", GRANT_TOKEN_EXCHANGE],

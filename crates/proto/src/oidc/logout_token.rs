@@ -4,14 +4,17 @@
 use crate::{
     identifier::Issuer,
     jose::claims::{ClaimError, check_times},
-    jose::jwk::KeySet,
-    jose::jws::{JwtError, Unverified},
+    jose::jwk::{KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
     time::{SKEW, Timestamp},
 };
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// The member of `events` that makes it a logout token.
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+/// Lifetime of our own, in seconds: short, as the section on its claims recommends.
+const LIFETIME: i64 = 120;
 /// Longest lifetime accepted, in seconds. Without `exp`, a token may be this old.
 const LONGEST_LIFETIME: i64 = 3600;
 
@@ -26,6 +29,45 @@ pub struct LogoutToken {
     pub jti: String,
     /// After this time the `jti` may be forgotten.
     pub forget_after: Timestamp,
+}
+
+/// A logout token of ours (section 2.4): it names the session and the person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogoutTokenClaims {
+    iss: Issuer,
+    sub: String,
+    aud: String,
+    iat: Timestamp,
+    exp: Timestamp,
+    jti: String,
+    sid: String,
+    events: Value,
+}
+
+impl LogoutTokenClaims {
+    /// For a client, of a session of a person.
+    pub fn new(
+        issuer: &Issuer,
+        (person, session): (&str, &str),
+        (client, jti): (&str, &str),
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            iss: issuer.clone(),
+            sub: person.to_owned(),
+            aud: client.to_owned(),
+            iat: now,
+            exp: now.plus(LIFETIME),
+            jti: jti.to_owned(),
+            sid: session.to_owned(),
+            events: json!({EVENT: {}}),
+        }
+    }
+
+    /// The signed token.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, "logout+jwt", self)
+    }
 }
 
 /// Verifies a logout token for `client` (section 2.6).

@@ -16,7 +16,12 @@ use crate::{
 };
 use passavant_proto::time::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyArguments};
-use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Maximum number of entries in one transaction.
@@ -98,6 +103,8 @@ pub struct Entry {
     pub issues: Option<(String, Box<RefreshToken>)>,
     /// An identifier that must be new.
     pub jti: Option<UsedJti>,
+    /// The session and the client that is to be told when it ends.
+    pub tells: Option<(String, String)>,
     /// The token minted.
     pub grant: Option<Grant>,
     /// The audit event of success, or of a refusal decided before; `None` for a step that has no
@@ -122,6 +129,7 @@ impl Entry {
             keeps: None,
             issues: None,
             jti: None,
+            tells: None,
             grant: None,
             event,
             reasons: ["session.ended", "refresh.invalid", "jti.replay"],
@@ -360,11 +368,13 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
     let outcomes = decide(&mut transaction, group).await?;
     let recorded = |outcome: &EntryOutcome| *outcome == EntryOutcome::Recorded;
     let mut grants = Vec::new();
+    let mut told = BTreeSet::new();
     let mut events = Vec::new();
     for (queued, outcome) in group.iter().zip(&outcomes) {
         let operation = &queued.operation;
         if recorded(outcome) {
             grants.extend(&operation.grant);
+            told.extend(&operation.tells);
         }
         let reason = match outcome {
             EntryOutcome::Recorded => None,
@@ -381,6 +391,7 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
         }
     }
     insert_grants(&mut transaction, &grants).await?;
+    insert_told(&mut transaction, &told.into_iter().collect::<Vec<_>>()).await?;
     insert_audit(&mut transaction, &events).await?;
     transaction.commit().await?;
     Ok(outcomes)
@@ -604,6 +615,25 @@ pub(crate) async fn insert_jtis(
         }
     }
     Ok(won)
+}
+
+async fn insert_told(
+    transaction: &mut Transaction<'static, Any>,
+    told: &[&(String, String)],
+) -> Result<(), StoreError> {
+    for chunk in chunks(told) {
+        let mut arguments = AnyArguments::default();
+        for (sid, client_id) in chunk {
+            bind(&mut arguments, sid.as_str())?;
+            bind(&mut arguments, client_id.as_str())?;
+        }
+        let sql = format!(
+            "INSERT INTO session_clients (sid, client_id) VALUES {} ON CONFLICT DO NOTHING",
+            rows(chunk.len(), 2)
+        );
+        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
+    }
+    Ok(())
 }
 
 async fn insert_grants(

@@ -20,6 +20,8 @@ pub struct ClientRow {
     redirect_uris: Vec<String>,
     #[serde(default)]
     post_logout_redirect_uris: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backchannel_logout_uri: Option<String>,
     #[serde(default)]
     id_token_lifetime: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,7 @@ impl Stored for Client {
             authentication,
             redirect_uris,
             post_logout_redirect_uris,
+            backchannel_logout_uri,
             id_token_lifetime,
             id_token_signed_response_alg,
             pkce_optional,
@@ -105,6 +108,7 @@ impl Stored for Client {
             authentication: to_row(authentication),
             redirect_uris,
             post_logout_redirect_uris,
+            backchannel_logout_uri,
             id_token_lifetime,
             id_token_signed_response_alg,
             pkce_optional,
@@ -127,6 +131,7 @@ impl Stored for Client {
             authentication,
             redirect_uris,
             post_logout_redirect_uris,
+            backchannel_logout_uri,
             id_token_lifetime,
             id_token_signed_response_alg,
             pkce_optional,
@@ -145,6 +150,7 @@ impl Stored for Client {
             authentication: of_row(authentication),
             redirect_uris,
             post_logout_redirect_uris,
+            backchannel_logout_uri,
             id_token_lifetime,
             id_token_signed_response_alg,
             pkce_optional,

@@ -3,6 +3,7 @@
 
 mod code;
 mod device_code;
+mod logout_notice;
 mod of_client;
 mod of_server;
 mod pushed_request;
@@ -12,6 +13,7 @@ mod session;
 pub(crate) use code::use_code;
 pub use code::{AuthorizationCode, CodeState};
 pub use device_code::{DeviceCode, DeviceState};
+pub use logout_notice::LogoutNotice;
 pub(crate) use of_client::end_client;
 pub(crate) use of_server::{end_account, end_issuer, end_resource, end_upstream};
 pub use pushed_request::PushedRequest;
