@@ -1033,5 +1033,52 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       await own.stop();
     }
   });
+  await row(keycloakItself, 'as an application of ours: a person who is switched off here is signed out there; while it does not answer, it is told later', async () => {
+    const own = await serve(), kc = await running(), realm = 'app', BYE = 'http://127.0.0.1:8765/back';
+    try {
+      const password = 'correct horse battery staple';
+      run(E.PASSAVANT, ['admin', '--config', own.config, '--json', 'user', 'add', 'eve', '--email', 'eve@acme.example', '--email-verified', '--given-name', 'Eve', '--family-name', 'Example'], {}, `${password}\n`);
+      const secret = join(scratch, 'keycloak-secret'), endpoint = `${kc.at}/realms/${realm}/protocol/openid-connect`;
+      own.admin('client', 'add', 'Keycloak', '--id', 'keycloak', '--redirect-uri', `${kc.at}/realms/${realm}/broker/passavant/endpoint`, '--backchannel-logout-uri', `${endpoint}/logout/backchannel-logout`, '--secret-out', secret);
+      await kc.api('POST', 'realms', { realm, enabled: true });
+      const action = await kc.api('GET', `realms/${realm}/authentication/required-actions/VERIFY_PROFILE`);
+      await kc.api('PUT', `realms/${realm}/authentication/required-actions/VERIFY_PROFILE`, { ...action, enabled: false });
+      const review = (await kc.api('GET', `realms/${realm}/authentication/flows/first%20broker%20login/executions`)).find(found => found.authenticationConfig && found.providerId === 'idp-review-profile');
+      const config = await kc.api('GET', `realms/${realm}/authentication/config/${review.authenticationConfig}`);
+      await kc.api('PUT', `realms/${realm}/authentication/config/${review.authenticationConfig}`, { ...config, config: { 'update.profile.on.first.login': 'off' } });
+      // What Keycloak makes of our discovery document; it knows by it whether logout tokens come.
+      const found = await kc.api('POST', `realms/${realm}/identity-provider/import-config`, { providerId: 'oidc', fromUrl: `${own.idp}/.well-known/openid-configuration` });
+      await kc.api('POST', `realms/${realm}/identity-provider/instances`, { alias: 'passavant', providerId: 'oidc', enabled: true, trustEmail: true, config: {
+        ...found, clientId: 'keycloak', clientSecret: readFileSync(secret, 'utf8').trim(), clientAuthMethod: 'client_secret_basic', defaultScope: 'openid profile email', useJwksUrl: 'true', validateSignature: 'true', pkceEnabled: 'true', pkceMethod: 'S256', backchannelSupported: 'true',
+      } });
+      await kc.api('POST', `realms/${realm}/clients`, { clientId: 'desk', enabled: true, publicClient: true, redirectUris: [BYE] });
+      const sign = async () => {
+        const query = new URLSearchParams({ client_id: 'desk', redirect_uri: BYE, response_type: 'code', scope: 'openid', kc_idp_hint: 'passavant' });
+        const { url } = await browse(`${endpoint}/auth?${query}`, BYE, { user: 'eve', pass: password });
+        must(url?.searchParams.get('code'), String(url));
+      };
+      await sign();
+      const [{ id }] = await kc.api('GET', `realms/${realm}/users?username=eve`);
+      const sessions = async () => (await kc.api('GET', `realms/${realm}/users/${id}/sessions`)).length;
+      const until = async expected => { for (let i = 0; await sessions() !== expected; i++) { must(i < 100, `${await sessions()} sessions: ${JSON.stringify(trail(own, '--event', 'logout_notice'))}`); await sleep(100); } };
+      same('signed in there', await sessions(), 1);
+      await sign();
+      same('twice', await sessions(), 2);
+      own.admin('user', 'disable', 'eve');
+      await until(0);
+      same('on record', trail(own, '--event', 'logout_notice').map(({ outcome, client }) => [outcome, client]), [['granted', 'keycloak'], ['granted', 'keycloak']]);
+      // Nothing is lost where it cannot be reached: an address of it that nobody listens at, and then the right one.
+      own.admin('user', 'enable', 'eve');
+      await sign();
+      own.admin('client', 'change', 'keycloak', '--backchannel-logout-uri', `http://127.0.0.1:${await freePort()}/logout`);
+      own.admin('user', 'disable', 'eve');
+      await sleep(1500);
+      same('not told yet', await sessions(), 1);
+      own.admin('client', 'change', 'keycloak', '--backchannel-logout-uri', `${endpoint}/logout/backchannel-logout`);
+      await until(0);
+    } finally {
+      await own.stop();
+    }
+  });
   if (started) (await started).stop();
 }

@@ -76,7 +76,7 @@ async fn rows(world: &World) -> Vec<(String, String)> {
     };
     let rows = world.idp_store.audit(&filter).await.unwrap();
     let reason = |row: &passavant_store::AuditRow| row.details.get("reason").cloned();
-    rows.iter().map(|row| (row.outcome.to_string(), reason(row).unwrap_or_default())).collect()
+    rows.iter().map(|row| (row.outcome.clone(), reason(row).unwrap_or_default())).collect()
 }
 
 everywhere!(
@@ -143,8 +143,11 @@ mod cases {
         let (one, two) = (world.sign_in().await, world.sign_in().await);
         world.idp_admin().switch::<Users>("erin", false).await.unwrap();
         tell(&world).await;
-        let mut ended: Vec<_> =
-            app.told().iter().map(|token| claims(token)["sid"].as_str().unwrap().to_owned()).collect();
+        let mut ended: Vec<_> = app
+            .told()
+            .iter()
+            .map(|token| claims(token)["sid"].as_str().unwrap().to_owned())
+            .collect();
         ended.sort();
         let mut expected = [sid(&one), sid(&two)];
         expected.sort();

@@ -192,6 +192,7 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
         ),
         ("crates/ras/src/jwt_bearer.rs", 1, "a trusted issuer"),
         ("crates/ras/src/directory.rs", 3, "trusted issuers and hosts on the list"),
+        ("crates/idp/src/logout_notices.rs", 1, "an administrator: the client's record"),
         ("crates/idp/src/token_exchange.rs", 1, "a registered authorization server"),
         ("crates/resource/src/admission.rs", 1, "the guard's own issuer"),
         ("crates/desk/src/employee/mod.rs", 1, "the person's identity provider"),

@@ -22,19 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSES: [i64; 6] = [2, 10, 60, 300, 1800, 3600];
 /// How long an application is tried to be told, in seconds.
 const GIVEN_UP: i64 = 24 * 3600;
+/// How many attempts are under way at once, on one node.
+const AT_ONCE: usize = 64;
 /// How often it is looked for sessions that have ended.
 const TURN: Duration = Duration::from_millis(500);
 
 impl Idp {
-    /// Tells applications, until this is dropped.
+    /// Tells applications, until this is dropped. One that is slow holds up none that are told for the
+    /// first time.
     pub async fn tell_applications(&self) {
+        let mut under_way = JoinSet::new();
         loop {
-            match self.tell_once().await {
+            while let Some(told) = under_way.try_join_next() {
+                kept(told);
+            }
+            match self.tell_some(&mut under_way).await {
                 // There may be more.
-                Ok(told) if told > 0 => {}
+                Ok(claimed) if claimed > 0 && under_way.len() < AT_ONCE => {}
                 Ok(_) => tokio::time::sleep(TURN).await,
                 Err(error) => {
-                    tracing::warn!(%error, "applications cannot be told of ended sessions just now");
+                    not_now(&error);
                     tokio::time::sleep(TURN * 10).await;
                 }
             }
@@ -43,24 +50,47 @@ impl Idp {
 
     /// Delivers what is due now. Returns how many notices that were.
     pub async fn tell_once(&self) -> Result<usize, StoreError> {
+        let mut under_way = JoinSet::new();
+        let claimed = self.tell_some(&mut under_way).await?;
+        while let Some(told) = under_way.join_next().await {
+            kept(told);
+        }
+        Ok(claimed)
+    }
+
+    /// Begins to deliver what is due, as far as there is room.
+    async fn tell_some(&self, under_way: &mut Attempts) -> Result<usize, StoreError> {
         let authority = &self.0.authority;
         let now = authority.now();
-        let due = authority.store.claim_logout_notices(now, now.plus(CLAIMED)).await?;
+        let room = AT_ONCE.saturating_sub(under_way.len());
+        if room == 0 {
+            return Ok(0);
+        }
+        let due = authority.store.claim_logout_notices(now, now.plus(CLAIMED), room).await?;
         if due.is_empty() {
             return Ok(0);
         }
         let count = due.len();
         let snapshot = authority.fresh().await?;
-        let mut under_way = JoinSet::new();
         for notice in due {
             let (idp, snapshot) = (self.clone(), Arc::clone(&snapshot));
             under_way.spawn(async move { tell(&idp, &snapshot, &notice).await });
         }
-        while let Some(told) = under_way.join_next().await {
-            told.unwrap_or(Ok(()))?;
-        }
         Ok(count)
     }
+}
+
+type Attempts = JoinSet<Result<(), StoreError>>;
+
+/// An attempt whose end the database did not keep is made again when its claim has ended.
+fn kept(told: Result<Result<(), StoreError>, tokio::task::JoinError>) {
+    if let Ok(Err(error)) = told {
+        not_now(&error);
+    }
+}
+
+fn not_now(error: &StoreError) {
+    tracing::warn!(%error, "applications cannot be told of ended sessions just now");
 }
 
 /// Tells one application of one session.

@@ -772,7 +772,7 @@ mod tests {
         }
         // Missing keys are reported if nothing else is wrong.
         let error = Config::parse("[keys]\n", Path::new(".")).unwrap_err().to_string();
-        assert!(error.contains("keys: ") && error.contains("missing field `file`"), "{error}");
+        assert!(error.contains("keys.file: it is missing"), "{error}");
     }
 
     #[test]

@@ -38,15 +38,18 @@ fn notice_of(row: &AnyRow) -> Result<(LogoutNotice, i64), StoreError> {
 }
 
 impl Store {
-    /// Claims notices that are due, some at most: no other node delivers them before `until`.
+    /// Claims notices that are due, `most` of them: no other node delivers them before `until`. Those
+    /// that were not tried yet come first.
     pub async fn claim_logout_notices(
         &self,
         now: Timestamp,
         until: Timestamp,
+        most: usize,
     ) -> Result<Vec<LogoutNotice>, StoreError> {
         let due = "SELECT id, sid, user_id, client_id, ended_at, next_at, tries FROM logout_notices \
-                   WHERE next_at <= $1 ORDER BY next_at, id LIMIT 32";
-        let rows = reading!(self, fetch_all, sqlx::query(due).bind(now.0))?;
+                   WHERE next_at <= $1 ORDER BY tries, next_at, id LIMIT $2";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = reading!(self, fetch_all, sqlx::query(due).bind(now.0).bind(most))?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
