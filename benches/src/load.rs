@@ -75,7 +75,7 @@ pub(crate) async fn measure(plan: &Plan, connections: usize, time: Duration) -> 
     Measured { rate: times.len() as f64 / time.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
 }
 
-/// Reads one response. Any status but 200 ends the run, because errors would improve the figures.
+/// Reads one response. Any status but 200 and 201 ends the run, because errors would improve the figures.
 pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> String {
     buffer.clear();
     let (head, length) = loop {
@@ -94,6 +94,7 @@ pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) ->
         assert!(stream.read_buf(buffer).await.unwrap() > 0, "the answer broke off");
     }
     let text = String::from_utf8_lossy(buffer).into_owned();
-    assert!(text.starts_with("HTTP/1.1 200"), "not a success: {text}");
+    let success = ["HTTP/1.1 200", "HTTP/1.1 201"].iter().any(|line| text.starts_with(line));
+    assert!(success, "not a success: {text}");
     text
 }

@@ -11,6 +11,7 @@
 //! cargo run --profile dist -p passavant-benches -- --gateway
 //! cargo run --profile dist -p passavant-benches -- --people             # 50,000 of them, in SQLite
 //! cargo run --profile dist -p passavant-benches -- --people postgres://…  # in an empty database there
+//! cargo run --profile dist -p passavant-benches -- --provisioning       # they come by SCIM; so, too, with a database
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +28,7 @@ mod gateway;
 mod load;
 mod parties;
 mod people;
+mod provisioning;
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -65,9 +67,16 @@ async fn main() {
         .unwrap_or(5);
     let time = Duration::from_secs(seconds);
     pin(1);
-    if let Some(people) = arguments.iter().position(|argument| argument == "--people") {
-        let database = arguments.get(people + 1).filter(|url| url.starts_with("postgres"));
-        return people::measure(database.map(String::as_str), CONNECTIONS, time).await;
+    let asked = |what: &str| {
+        let at = arguments.iter().position(|argument| argument == what)?;
+        let database = arguments.get(at + 1).filter(|url| url.starts_with("postgres"));
+        Some(database.map(String::as_str))
+    };
+    if let Some(database) = asked("--people") {
+        return people::measure(database, CONNECTIONS, time).await;
+    }
+    if let Some(database) = asked("--provisioning") {
+        return provisioning::measure(database, CONNECTIONS, time).await;
     }
     if only_gateway {
         let parties = parties::start(CONNECTIONS, time).await;

@@ -9,7 +9,7 @@ use passavant_admin::{
     AdminApi, IdpAdmin,
     client::{AdminClient, Entry},
     proof,
-    types::{Groups, UserChange, Users},
+    types::{Groups, NewProvisioningToken, Upstreams, UserChange, Users},
 };
 use passavant_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
 use passavant_idp::{Idp, IdpSettings};
@@ -94,7 +94,7 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     let resource = Resource::parse(&format!("http://{}/mcp", address(2))).unwrap();
     let open = |name: &str| format!("sqlite:{}", folder.join(name).display());
     let idp_url = match crowd {
-        Crowd::Many(Some(url)) => url.clone(),
+        Crowd::Many(Some(url)) | Crowd::Provisioned(Some(url)) => url.clone(),
         _ => open("idp.db"),
     };
     let mut idp_store = Store::open(&idp_url).await.unwrap();
@@ -352,12 +352,15 @@ pub(crate) enum Crowd {
     One,
     /// Fifty thousand, in this PostgreSQL or in a SQLite file.
     Many(Option<String>),
+    /// One person, and those who are provisioned.
+    Provisioned(Option<String>),
 }
 
 impl Crowd {
     pub(crate) fn of(arguments: &[String]) -> Self {
         match arguments.first().map(String::as_str) {
             Some("many") => Self::Many(arguments.get(1).cloned()),
+            Some("provisioned") => Self::Provisioned(arguments.get(1).cloned()),
             _ => Self::One,
         }
     }
@@ -366,6 +369,9 @@ impl Crowd {
         match self {
             Self::One => Vec::new(),
             Self::Many(url) => std::iter::once("many".to_owned()).chain(url.clone()).collect(),
+            Self::Provisioned(url) => {
+                std::iter::once("provisioned".to_owned()).chain(url.clone()).collect()
+            }
         }
     }
 }
@@ -417,6 +423,22 @@ impl Parties {
 
     fn resource(&self) -> String {
         format!("http://{}/mcp", self.addresses[2])
+    }
+
+    pub(crate) fn idp(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Adds the upstream `corp`; returns a token by which it provisions people.
+    pub(crate) async fn provisioning(&self) -> String {
+        let entry = Entry::Secret(Secret::new(SECRET));
+        let at = format!("http://{}", self.addresses[4]);
+        let idp = AdminClient::new(&at, entry, entropy(), Outbound::new(&[]).unwrap()).idp();
+        let upstream =
+            json!({"name": "corp", "issuer": "https://corp.example", "client_id": "front"});
+        idp.add::<Upstreams>(&serde_json::from_value(upstream).unwrap()).await.unwrap();
+        let new = NewProvisioningToken { days: None };
+        idp.add_provisioning_token("corp", &new).await.unwrap().token.unwrap()
     }
 
     /// Changes of people, a different one each time.

@@ -4,6 +4,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
+import { createLocalJWKSet, jwtVerify } from 'jose';
 import { browse } from './browser.mjs';
 import { keycloak } from './keycloak.mjs';
 
@@ -805,6 +806,66 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     must(refused.includes('login refused'), refused);
     await front.stop();
     await behind.stop();
+  });
+
+  await row(`jose ${version('jose')}`, 'signing keys of IdP and authorization server turn while people exchange: a verifier that keeps keys for as long as it may refuses nothing; what a removed key signed is believed nowhere', async () => {
+    const { env, later } = movable(), own = await serve('grants_per_minute = 100000', env), password = 'a long passphrase of erin', { ras } = own.canvas;
+    run(E.PASSAVANT, ['admin', '--config', own.config, '--json', 'user', 'add', 'erin', '--group', 'engineering'], {}, `${password}\n`);
+    let ahead = 0;
+    const now = () => seconds() + ahead, move = by => later(ahead += by);
+    /** Keeps what it fetched until the answer's max-age is over, and never looks sooner. Returns the key's id. */
+    const verifier = issuer => {
+      let set, until = 0;
+      return async token => {
+        if (now() >= until) {
+          const answer = await fetch(`${issuer}/jwks`);
+          until = now() + Number(/max-age=(\d+)/.exec(answer.headers.get('cache-control'))[1]);
+          set = createLocalJWKSet(await answer.json());
+        }
+        await jwtVerify(token, set, { issuer, currentDate: new Date(now() * 1000) });
+        return header(token).kid;
+      };
+    };
+    const atIdp = verifier(own.idp), atRas = verifier(ras), headers = { authorization: `Basic ${btoa(`acme-canvas:${own.secret('canvas')}`)}` };
+    const askRas = async (path, form) => { const answer = await fetch(`${ras}${path}`, { method: 'POST', headers, body: new URLSearchParams(form) }); return { status: answer.status, ...await answer.json() }; };
+    const kids = { idp: {}, ras: {} }, note = (where, kid) => { kids[where][kid] = (kids[where][kid] ?? 0) + 1; };
+    const first = await signIn(own, undefined, { user: 'erin', pass: password });
+    /** One walk: an ID-JAG, an access token for it, and what three verifiers say of them. */
+    const walk = async () => {
+      const grant = await exchange(own, 'refresh_token', first.refresh_token);
+      must(grant.status === 200, `exchange: ${JSON.stringify(grant)}`);
+      note('idp', await atIdp(grant.access_token));
+      const token = await askRas('/token', { grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer', assertion: grant.access_token });
+      must(token.status === 200, `redemption: ${JSON.stringify(token)}`);
+      note('ras', await atRas(token.access_token));
+      const { active } = await askRas('/introspect', { token: token.access_token });
+      must(active, 'introspection');
+      return token.access_token;
+    };
+    let busy = true, walks = 0;
+    const worker = async () => { while (busy) { await walk(); walks++; await sleep(150); } };
+    const workers = Promise.all(Array.from({ length: 4 }, worker));
+    try {
+      for (const where of [[], ['--ras', 'canvas']]) own.admin(...where, 'key', 'rotate');
+      for (let minute = 0; minute < 12; minute++) { await Promise.race([sleep(400), workers]); move(60); }
+      await Promise.race([sleep(1000), workers]);
+    } finally { busy = false; }
+    await workers;
+    same('keys that signed', [Object.keys(kids.idp).length, Object.keys(kids.ras).length], [2, 2]);
+    // In other hands: what a key signed opens nothing any more.
+    const fresh = await signIn(own, undefined, { user: 'erin', pass: password }), token = await walk();
+    const opens = async () => { const { status, error } = await exchange(own, 'id_token', fresh.id_token); return [error ?? status, (await askRas('/introspect', { token })).active]; };
+    for (const where of [[], ['--ras', 'canvas']]) own.admin(...where, 'key', 'rotate', '--now');
+    same('another key signs', await opens(), [200, true]);
+    own.admin('key', 'remove', header(fresh.id_token).kid);
+    own.admin('--ras', 'canvas', 'key', 'remove', header(token).kid);
+    same('at once', await opens(), ['invalid_grant', false]);
+    move(300);
+    const believed = async (verify, token) => { try { await verify(token); return 'believed'; } catch (error) { return error.code; } };
+    same('elsewhere after five minutes', [await believed(atIdp, fresh.id_token), await believed(atRas, token)], ['ERR_JWKS_NO_MATCHING_KEY', 'ERR_JWKS_NO_MATCHING_KEY']);
+    await walk();
+    await own.stop();
+    return `${walks} walks: ${Object.values(kids.idp).join(' and ')} by the IdP's keys`;
   });
 
   // ---------- Keycloak; it takes most of a minute to start ----------

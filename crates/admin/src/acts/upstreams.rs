@@ -389,7 +389,7 @@ fn new_open_id(
     new: &NewUpstream,
 ) -> Result<OpenIdProvider, ActError> {
     let missing = |member: &str| {
-        ActError::invalid(
+        ActError::conflict(
             format!("`{member}` is missing"),
             "an upstream of OpenID Connect has `issuer` and `client_id`, one of SAML has `saml`",
         )
@@ -447,7 +447,7 @@ fn check_open_id_change(
 /// An identity provider's metadata, as an administrator gave it.
 fn described(context: &ActContext, metadata: &str) -> Result<IdentityProviderMetadata, ActError> {
     IdentityProviderMetadata::read(metadata, context.now()).map_err(|error| {
-        ActError::invalid(
+        ActError::conflict(
             format!("`saml`: {error}"),
             "give the metadata document of the identity provider, as it offers it to download",
         )
