@@ -76,7 +76,7 @@ async fn main() {
         return people::measure(database, CONNECTIONS, time).await;
     }
     if let Some(database) = asked("--provisioning") {
-        return provisioning::measure(database, CONNECTIONS, time).await;
+        return provisioning::measure(database, time).await;
     }
     if only_gateway {
         let parties = parties::start(CONNECTIONS, time).await;

@@ -19,12 +19,14 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// How many requests a directory has under way at once.
 const AT_ONCE: usize = 4;
+/// How many connections exchange meanwhile: as many as one core can serve beside that.
+const EXCHANGING: usize = 8;
 /// Of the people, how many come while nothing else goes on.
 const ALONE: usize = 10_000;
 
 /// Prints the table for one database.
-pub(crate) async fn measure(database: Option<&str>, connections: usize, time: Duration) {
-    let parties = start_with(connections, Crowd::Provisioned(database.map(str::to_owned))).await;
+pub(crate) async fn measure(database: Option<&str>, time: Duration) {
+    let parties = start_with(EXCHANGING, Crowd::Provisioned(database.map(str::to_owned))).await;
     let name = if database.is_some() { "PostgreSQL" } else { "SQLite, durable" };
     println!("\n{PEOPLE} people by single requests, {AT_ONCE} at once, {name}:\n");
     let (token, exchange) = (parties.provisioning().await, parties.exchange_by_id_token());
