@@ -165,6 +165,17 @@ mod cases {
         world.idp_admin().switch::<Users>("erin", false).await.unwrap();
         assert_eq!((tell(&world).await, app.told().len()), (1, 0), "the notice is forgotten");
         assert_eq!(tell(&world).await, 0);
+        // One that gives its address during a session is told of it from its next refresh on.
+        world.idp_admin().switch::<Users>("erin", true).await.unwrap();
+        let tokens = world.sign_in().await;
+        let here: ClientChange =
+            serde_json::from_value(json!({"backchannel_logout_uri": app.url})).unwrap();
+        world.idp_admin().change::<Clients>(AGENT, &here, None).await.unwrap();
+        let form = [("grant_type", "refresh_token"), ("refresh_token", &tokens.refresh_token)];
+        let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
+        assert_eq!(renewed.status, 200, "{}", renewed.text);
+        world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+        assert_eq!((tell(&world).await, app.told().len()), (1, 1));
     }
 
     pub(super) async fn an_application_that_does_not_answer_is_told_later_and_given_up_after_a_day()

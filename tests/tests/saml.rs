@@ -1061,7 +1061,9 @@ async fn an_assertion_for_a_client_becomes_a_refresh_token_once() {
     // A client that has no entity ID there: nothing is read.
     let reply = world.send(&for_refresh_token(&world, "<!DOCTYPE x>", &[])).await;
     assert_eq!((reply.status, reply.str("error")), (400, "invalid_request"), "{}", reply.text);
-    let change: ClientChange = serde_json::from_value(json!({"saml_entity_id": SP})).unwrap();
+    let change: ClientChange = serde_json::from_value(json!({"saml_entity_id": SP,
+        "backchannel_logout_uri": "http://127.0.0.1:9/logout"}))
+    .unwrap();
     world.idp_admin().change::<Clients>(AGENT, &change, None).await.unwrap();
     let reply = world.send(&for_refresh_token(&world, &good(), &[])).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
@@ -1126,6 +1128,8 @@ async fn an_assertion_for_a_client_becomes_a_refresh_token_once() {
     // Who is switched off gets none; the entity ID belongs to one client, which proves who it is.
     let link = world.idp_admin().person_links("corp").await.unwrap().items.remove(0);
     world.idp_admin().switch::<Users>(&link.user, false).await.unwrap();
+    // Both sessions that an assertion began have ended, and the client is to be told of each.
+    assert_eq!(world.idp_role.get().unwrap().tell_once().await.unwrap(), 2);
     let reply = world.send(&for_refresh_token(&world, &good(), &[])).await;
     assert_eq!(reply.str("error"), "invalid_grant");
     for (id, public) in [("second", false), ("third", true)] {

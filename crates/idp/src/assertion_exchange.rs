@@ -3,6 +3,7 @@
 
 use super::{
     directory::{IdpDirectory, Living},
+    logout_notices::tells,
     sign_in::upstream::{certificates_of, in_turn, once, told, username_for},
     state::Idp,
 };
@@ -197,6 +198,8 @@ struct Issued {
     idp: Idp,
     hash: String,
     token: RefreshToken,
+    /// The session and the client, if it is to be told when the session ends.
+    tells: Option<(String, String)>,
     event: AuditEvent,
 }
 
@@ -215,6 +218,7 @@ impl mint::Grant<IdpDirectory> for Issued {
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(self.token.sid.clone());
         operation.family = Some(self.token.family.clone());
+        operation.tells.clone_from(&self.tells);
         operation.issues = Some((self.hash.clone(), Box::new(self.token.clone())));
         Ok(Decision::Grant(Box::new(operation), person))
     }
@@ -258,7 +262,8 @@ async fn issue(
         .with(Detail::Scope, scope.as_str())
         .with(Detail::Family, token.family.as_str())
         .with(Detail::Session, session.sid.as_str());
-    let mut issued = Issued { idp: idp.clone(), hash: secret.hash(), token, event };
+    let tells = tells(&request.client, &session.sid);
+    let mut issued = Issued { idp: idp.clone(), hash: secret.hash(), token, tells, event };
     mint::mint(authority, authority.fresh().await?, &request.client, &mut issued, now).await?;
     Ok(TokenAnswer {
         access_token: secret.expose().to_owned(),

@@ -1,7 +1,10 @@
 //! Applications are told of sessions that have ended (OpenID Connect Back-Channel Logout 1.0, section 2.5).
 
 use super::{directory::IdpDirectory, state::Idp};
-use passavant_authority::authority::{Directory, Snapshot};
+use passavant_authority::{
+    authority::{Directory, Snapshot},
+    client_authentication::AuthenticatedClient,
+};
 use passavant_outbound::Reach;
 use passavant_proto::{
     event::{Detail, RequestEvent},
@@ -27,9 +30,16 @@ const AT_ONCE: usize = 64;
 /// How often it is looked for sessions that have ended.
 const TURN: Duration = Duration::from_millis(500);
 
+/// What whoever issues tokens of a session records: the session, and the client that is to be told when it
+/// ends.
+pub(super) fn tells(client: &AuthenticatedClient, session: &str) -> Option<(String, String)> {
+    let record = client.record();
+    let wanted = record.backchannel_logout_uri.is_some();
+    wanted.then(|| (session.to_owned(), record.id.clone()))
+}
+
 impl Idp {
-    /// Tells applications, until this is dropped. One that is slow holds up none that are told for the
-    /// first time.
+    /// Tells applications, until this is dropped. What was tried in vain comes after what was not tried yet.
     pub async fn tell_applications(&self) {
         let mut under_way = JoinSet::new();
         loop {

@@ -1,6 +1,6 @@
 //! The tokens of a sign-in: ID token, access token for the IdP's own endpoints, refresh token.
 
-use super::{directory::IdpDirectory, directory::Living, state::Idp};
+use super::{directory::IdpDirectory, directory::Living, logout_notices::tells, state::Idp};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, Snapshot},
@@ -86,13 +86,9 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());
+        operation.tells = tells(issue.client, issue.session);
         match &issue.used_up {
             UsedUp::Code(hash, issued) => {
-                let client = issue.client.record();
-                operation.tells = client
-                    .backchannel_logout_uri
-                    .is_some()
-                    .then(|| (issue.session.to_owned(), client.id.clone()));
                 operation.code = Some((*hash).to_owned());
                 let issued = issued.as_deref();
                 operation.issues =
