@@ -347,7 +347,56 @@ database = "sqlite:canvas.db"
     keys('token = "acme"\nkey = "kek-2"', false);
     await refusedStart('refuses this PIN');
     writeFileSync(join(folder, 'passavant.pin'), '1234\n', { mode: 0o600 });
+    // A key that the token gives away, and one of 128 bits.
+    for (const [label, bits, more] of [['weak', 16, ''], ['open', 32, '--extractable']]) {
+      run('pkcs11-tool', ['--module', module, '--token-label', 'acme', '--login', '--pin', '1234', '--keygen', '--key-type', `AES:${bits}`, '--label', label, ...(more ? [more] : [])]);
+      keys(`token = "acme"\nkey = "${label}"\nearlier = ["kek-2"]`, false);
+      await refusedStart(bits === 16 ? 'is not one of 256 bits' : 'can be read out of the token');
+    }
+    keys('token = "acme"\nkey = "kek-2"', false);
     await again(false);
+  });
+  await row(`SoftHSM ${debian} behind a module with faults`, 'a token that is slow, fails or hangs holds up nobody who needs it not, and no PIN is tried twice', async () => {
+    const own = readFileSync(config, 'utf8'), module = /^module = "(.*)"$/m.exec(own)[1];
+    const shim = join(scratch, 'pkcs11-faults.so'), fault = join(scratch, 'pkcs11-fault'), logins = join(scratch, 'pkcs11-logins');
+    run('cc', ['-shared', '-fPIC', '-o', shim, new URL('pkcs11-faults.c', import.meta.url).pathname, '-ldl']);
+    Object.assign(process.env, { PKCS11_BEHIND: module, PKCS11_FAULT: fault, PKCS11_LOGINS: logins });
+    await server.stop();
+    writeFileSync(config, own.replace(module, shim));
+    server = await serve();
+    const timed = async path => { const began = Date.now(); const reply = await fetch(`${idp}${path}`, { signal: AbortSignal.timeout(20000) }); await reply.text(); return [reply.status, Date.now() - began]; };
+    const admin = (...args) => spawnSync(E.PASSAVANT, ['admin', '--config', config, ...args], { encoding: 'utf8' });
+    const jwks = async () => (await (await fetch(`${idp}/jwks`)).json()).keys.length;
+    const count = await jwks();
+    // What visitors cause needs no token: their pages, and the keys of everybody else.
+    writeFileSync(fault, '0 5000\n');
+    const pages = await Promise.all(Array.from({ length: 12 }, () => timed('/account')));
+    must(pages.every(([status, ms]) => status === 200 && ms < 4000), JSON.stringify(pages));
+    // A hanging one: who needs it is refused, the others wait for nothing.
+    writeFileSync(fault, '0 20000\n');
+    const waiting = spawn(E.PASSAVANT, ['admin', '--config', config, 'key', 'rotate'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const refused = new Promise(r => waiting.on('close', r));
+    await sleep(4000);
+    const others = await Promise.all(['/jwks', '/account', '/.well-known/openid-configuration'].map(timed));
+    must(others.every(([status, ms]) => status === 200 && ms < 2000), JSON.stringify(others));
+    must(await refused !== 0, 'a key was made by a token that hangs');
+    // One that fails: a change of the policy takes no signing key away.
+    writeFileSync(fault, '5 0\n');
+    for (let i = 0; admin('group', 'add', `faults-${i}`).status !== 0; i++) { must(i < 100, 'no group'); await sleep(300); }
+    must(await jwks() === count, 'a key is gone');
+    must((await timed('/account'))[0] === 200, '/account');
+    rmSync(fault);
+    for (let i = 0; admin('key', 'rotate').status !== 0; i++) { must(i < 100, 'no key'); await sleep(300); }
+    must(await jwks() === count + 1, 'the new key');
+    // A PIN that is refused is tried once, however often the token is needed.
+    const before = readFileSync(logins, 'utf8').length;
+    writeFileSync(`${fault}.pin`, '');
+    for (let i = 0; i < 5; i++) must(admin('key', 'rotate').status !== 0, 'rotate');
+    must(readFileSync(logins, 'utf8').length === before + 1, readFileSync(logins, 'utf8').length - before);
+    rmSync(`${fault}.pin`);
+    await server.stop();
+    writeFileSync(config, own);
+    server = await serve();
   });
   application.close();
   await server.stop();

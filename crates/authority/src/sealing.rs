@@ -13,6 +13,7 @@ type Open = Arc<dyn Fn(&str, &str) -> Result<Vec<u8>, String> + Send + Sync>;
 pub struct Sealing {
     seal: Seal,
     open: Open,
+    passing: Option<(Seal, Open)>,
 }
 
 impl Sealing {
@@ -21,7 +22,31 @@ impl Sealing {
         seal: impl Fn(&str, &[u8]) -> Result<String, String> + Send + Sync + 'static,
         open: impl Fn(&str, &str) -> Result<Vec<u8>, String> + Send + Sync + 'static,
     ) -> Self {
-        Self { seal: Arc::new(seal), open: Arc::new(open) }
+        Self { seal: Arc::new(seal), open: Arc::new(open), passing: None }
+    }
+
+    /// The same, with functions of its own for what passes through browsers: strangers cause it, and
+    /// nothing of it is kept.
+    #[must_use]
+    pub fn passing(
+        mut self,
+        seal: impl Fn(&str, &[u8]) -> Result<String, String> + Send + Sync + 'static,
+        open: impl Fn(&str, &str) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.passing = Some((Arc::new(seal), Arc::new(open)));
+        self
+    }
+
+    /// A value that a browser brings back, sealed.
+    pub fn seal_passing(&self, label: &str, value: &[u8]) -> Result<String, String> {
+        let seal = self.passing.as_ref().map_or(&self.seal, |(seal, _)| seal);
+        seal(label, value)
+    }
+
+    /// A value that a browser brought back.
+    pub fn open_passing(&self, label: &str, sealed: &str) -> Result<Vec<u8>, String> {
+        let open = self.passing.as_ref().map_or(&self.open, |(_, open)| open);
+        open(label, sealed)
     }
 
     /// For a server that has no key-encryption key: nothing can be sealed or opened.

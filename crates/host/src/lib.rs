@@ -145,8 +145,28 @@ pub fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     if new {
         file.persist_noclobber(path).with_context(|| format!("{name} cannot be written"))?;
     } else {
+        keep_readers(path, file.as_file())
+            .with_context(|| format!("{name} cannot be written with the owner that it has"))?;
         file.persist(path).with_context(|| format!("{name} cannot be written"))?;
     }
+    // Until then a power cut may undo the new name.
+    #[cfg(unix)]
+    fs::File::open(folder).and_then(|folder| folder.sync_all())?;
+    Ok(())
+}
+
+/// Gives the file that takes the place of `path` its owner, group and mode: others may have to read it.
+fn keep_readers(path: &Path, file: &fs::File) -> Result<()> {
+    let Ok(held) = fs::metadata(path) else { return Ok(()) };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let now = file.metadata()?;
+        if (now.uid(), now.gid()) != (held.uid(), held.gid()) {
+            std::os::unix::fs::fchown(file, Some(held.uid()), Some(held.gid()))?;
+        }
+    }
+    file.set_permissions(held.permissions())?;
     Ok(())
 }
 
@@ -251,6 +271,12 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
         let (owner, own) = (metadata.uid(), rustix::process::geteuid());
         if owner != own.as_raw() && owner != 0 {
+            if own.is_root() {
+                bail!(
+                    "{name} belongs to another user (uid {owner})\n\
+                     hint: run this as that user: `sudo -u '#{owner}' passavant …`"
+                );
+            }
             bail!(
                 "{name} belongs to another user (uid {owner})\n\
                  hint: a secret must be in a file that you own; run `chown {own} {name}` if it is \
@@ -356,9 +382,11 @@ pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
             };
             let Some(value) = value.to_str() else { bail!("{prefix}{name} is not Unicode") };
             // Some config keys name files, and end with `file` themselves.
-            let mounted = name
-                .strip_suffix("_FILE")
-                .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'));
+            let names_file = |name: &str| {
+                let key = name.rsplit("__").next().unwrap_or(name);
+                NAMES_OF_FILES.iter().any(|of| key.eq_ignore_ascii_case(of))
+            };
+            let mounted = name.strip_suffix("_FILE").filter(|_| !names_file(name));
             let key = mounted.unwrap_or(name);
             // Use the current name, or else that of an earlier build.
             if prefix != PREFIX {
@@ -388,6 +416,17 @@ fn twice(prefix: &str, key: &str) -> bool {
     let is_set = |name: String| std::env::var_os(name).is_some();
     is_set(format!("{prefix}{key}")) && is_set(format!("{prefix}{key}_FILE"))
 }
+
+/// The config keys whose value is the name of a file, and that end with `file`.
+pub const NAMES_OF_FILES: &[&str] = &[
+    "client_secret_file",
+    "file",
+    "key_file",
+    "metadata_file",
+    "pin_file",
+    "secret_file",
+    "token_file",
+];
 
 /// Prefix of the variables that set config keys.
 const PREFIX: &str = "PASSAVANT__";

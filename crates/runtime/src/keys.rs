@@ -5,7 +5,10 @@ use crate::config::Config;
 #[cfg(feature = "pkcs11")]
 use crate::pkcs11::Token;
 use anyhow::{Context, Result, anyhow, bail};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    hmac,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use passavant_admin::STILL_VERIFIES;
 use passavant_authority::{KeyRing, Keys, Sealing};
@@ -16,7 +19,11 @@ use passavant_proto::{
     time::{Clock, Timestamp},
 };
 use passavant_store::{SealedAt, SealedKey, Store};
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
 use zeroize::Zeroizing;
 
 /// The key that seals signing keys, and others before or after it: each line of the key file is one.
@@ -36,13 +43,7 @@ impl Kek {
     /// Nonce, ciphertext and tag.
     fn seal(&self, label: &str, value: &[u8]) -> Result<Vec<u8>> {
         match self {
-            Self::Here(key) => {
-                let mut sealed = value.to_vec();
-                let nonce = key
-                    .seal_in_place_append_tag(Aad::from(label.as_bytes()), &mut sealed)
-                    .map_err(|_| anyhow!("the value cannot be sealed"))?;
-                Ok([nonce.as_ref().as_slice(), &sealed].concat())
-            }
+            Self::Here(key) => seal_here(key, label, value),
             #[cfg(feature = "pkcs11")]
             Self::There(token, key) => {
                 let mut nonce = [0; NONCE_LEN];
@@ -53,26 +54,61 @@ impl Kek {
         }
     }
 
-    fn open(&self, label: &str, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(sealed).ok()?);
-        if bytes.len() < NONCE_LEN {
-            return None;
-        }
-        let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
+    fn open(&self, label: &str, sealed: &str) -> Opening {
         match self {
-            Self::Here(key) => {
-                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-                let opened = key.open_in_place(nonce, Aad::from(label.as_bytes()), content).ok()?;
-                Some(Zeroizing::new(opened.to_vec()))
-            }
+            Self::Here(key) => open_here(key, label, sealed),
             #[cfg(feature = "pkcs11")]
             Self::There(token, key) => {
-                let nonce: [u8; NONCE_LEN] = nonce.try_into().ok()?;
-                let opened = token.open_sealed(key, (nonce, label), content);
-                opened.ok().map(Zeroizing::new)
+                let Ok(bytes) = URL_SAFE_NO_PAD.decode(sealed) else { return Opening::AnotherKey };
+                let Some((nonce, content)) = bytes.split_first_chunk::<NONCE_LEN>() else {
+                    return Opening::AnotherKey;
+                };
+                match token.open_sealed(key, (*nonce, label), content) {
+                    Ok(Some(opened)) => Opening::Done(Zeroizing::new(opened)),
+                    Ok(None) => Opening::AnotherKey,
+                    Err(error) => Opening::NoAnswer(format!("{error:#}")),
+                }
             }
         }
     }
+}
+
+/// Nonce, ciphertext and tag, by a key in this process.
+fn seal_here(key: &RandomizedNonceKey, label: &str, value: &[u8]) -> Result<Vec<u8>> {
+    let mut sealed = value.to_vec();
+    let nonce = key
+        .seal_in_place_append_tag(Aad::from(label.as_bytes()), &mut sealed)
+        .map_err(|_| anyhow!("the value cannot be sealed"))?;
+    Ok([nonce.as_ref().as_slice(), &sealed].concat())
+}
+
+fn open_here(key: &RandomizedNonceKey, label: &str, sealed: &str) -> Opening {
+    let bytes = URL_SAFE_NO_PAD.decode(sealed).map(Zeroizing::new);
+    let Some(mut bytes) = bytes.ok().filter(|bytes| bytes.len() >= NONCE_LEN) else {
+        return Opening::AnotherKey;
+    };
+    let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
+    let Ok(nonce) = Nonce::try_assume_unique_for_key(nonce) else { return Opening::AnotherKey };
+    match key.open_in_place(nonce, Aad::from(label.as_bytes()), content) {
+        Ok(opened) => Opening::Done(Zeroizing::new(opened.to_vec())),
+        Err(_) => Opening::AnotherKey,
+    }
+}
+
+/// What became of a sealed value.
+enum Opening {
+    Done(Zeroizing<Vec<u8>>),
+    /// It was sealed with another key.
+    AnotherKey,
+    /// The key's token does not answer: nothing is known about the value.
+    NoAnswer(String),
+}
+
+/// Why a sealed value stays closed.
+#[derive(Debug)]
+enum Closed {
+    AnotherKey,
+    NoAnswer(String),
 }
 
 /// Follows a key that was added and does not seal yet.
@@ -136,23 +172,39 @@ impl KeyEncryptionKey {
         Ok(URL_SAFE_NO_PAD.encode(first.seal(kid, der)?))
     }
 
-    fn open(&self, kid: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
-        self.open_sealed(kid, sealed).map_err(|()| {
-            anyhow!(
+    fn open(&self, kid: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
+        self.open_sealed(kid, sealed).map_err(|closed| match closed {
+            Closed::AnotherKey => NotOpened::for_good(anyhow!(
                 "the signing key {kid} cannot be opened with this key file\n\
                  hint: the database belongs to another key file: restore that file; nothing was \
                  changed"
-            )
+            )),
+            Closed::NoAnswer(why) => NotOpened {
+                error: anyhow!(
+                    "the signing key {kid} cannot be opened just now: {why}\n\
+                     hint: look after the token of `[keys.pkcs11]`; it is asked again"
+                ),
+                again: true,
+            },
         })
     }
 
-    fn open_sealed(&self, label: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, ()> {
-        self.0.iter().find_map(|key| key.open(label, sealed)).ok_or(())
+    fn open_sealed(&self, label: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Closed> {
+        let mut silent = None;
+        for key in &self.0 {
+            match key.open(label, sealed) {
+                Opening::Done(value) => return Ok(value),
+                Opening::AnotherKey => {}
+                Opening::NoAnswer(why) => silent = Some(why),
+            }
+        }
+        Err(silent.map_or(Closed::AnotherKey, Closed::NoAnswer))
     }
 
     /// Whether a value is sealed under the first key.
     fn is_first(&self, label: &str, sealed: &str) -> bool {
-        self.0.first().is_some_and(|key| key.open(label, sealed).is_some())
+        let first = self.0.first();
+        first.is_some_and(|key| matches!(key.open(label, sealed), Opening::Done(_)))
     }
 
     /// A value sealed under the first key, if it is sealed under another one.
@@ -161,8 +213,10 @@ impl KeyEncryptionKey {
             return Ok(None);
         }
         let value = self.open_sealed(label, sealed);
-        let value =
-            value.map_err(|()| anyhow!("it is sealed under none of the keys in the key file"))?;
+        let value = value.map_err(|closed| match closed {
+            Closed::AnotherKey => anyhow!("it is sealed under none of the keys in the key file"),
+            Closed::NoAnswer(why) => anyhow!("{why}"),
+        })?;
         self.seal(label, &value).map(Some)
     }
 }
@@ -218,15 +272,80 @@ pub fn gateway_is_first(file: &Path, kek: &KeyEncryptionKey) -> Result<bool> {
 /// What the key of a gateway is sealed for.
 const GATEWAY: &str = "gateway";
 
-/// Sealing of other parties' secrets under this key.
-pub fn sealing(kek: &Arc<KeyEncryptionKey>) -> Sealing {
+/// Keys for what passes through browsers and comes back: from the signing keys, which every node has opened.
+/// The first seals, all of them open, since a form may come back after the next one began to sign.
+#[derive(Default)]
+pub struct PassingKeys(RwLock<Vec<Arc<RandomizedNonceKey>>>);
+
+impl PassingKeys {
+    /// From the signing keys of one algorithm, the one that signs first.
+    fn set(&self, ders: &[Arc<Zeroizing<Vec<u8>>>]) {
+        let keys = ders.iter().filter_map(|der| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, der);
+            let key = hmac::sign(&key, b"passavant: what passes through browsers");
+            RandomizedNonceKey::new(&AES_256_GCM, key.as_ref()).ok().map(Arc::new)
+        });
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
+    }
+
+    fn held(&self) -> Vec<Arc<RandomizedNonceKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn seal(&self, label: &str, value: &[u8]) -> Result<String, String> {
+        let first = self.held().into_iter().next().ok_or("there is no signing key")?;
+        let sealed = seal_here(&first, label, value).map_err(|error| format!("{error:#}"))?;
+        Ok(URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    fn open(&self, label: &str, sealed: &str) -> Result<Vec<u8>, String> {
+        for key in self.held() {
+            if let Opening::Done(value) = open_here(&key, label, sealed) {
+                return Ok(value.to_vec());
+            }
+        }
+        Err(format!("{label}: it was sealed with another key"))
+    }
+}
+
+/// How many of other parties' secrets are kept open. Each upstream has one or two.
+const KEPT_OPEN: usize = 256;
+
+/// What was opened, by what it is for and how it was sealed.
+type KeptOpen = Mutex<HashMap<(String, String), Arc<Zeroizing<Vec<u8>>>>>;
+
+/// Sealing of other parties' secrets under this key, and of what passes through browsers.
+pub fn sealing(kek: &Arc<KeyEncryptionKey>, passing: &Arc<PassingKeys>) -> Sealing {
     let (seal, open) = (Arc::clone(kek), Arc::clone(kek));
-    Sealing::new(
+    let kept = KeptOpen::default();
+    let sealing = Sealing::new(
         move |label, value| seal.seal(label, value).map_err(|error| format!("{error:#}")),
         move |label, sealed| {
-            let opened = open.open_sealed(label, sealed).map(|value| value.to_vec());
-            opened.map_err(|()| format!("{label}: it was sealed with another key file"))
+            // What each sign-in by way of an upstream needs is opened once: a token is slow, and may be away.
+            let is_upstreams = SealedAt::is_of_upstream(label);
+            let key = (label.to_owned(), sealed.to_owned());
+            let held = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_upstreams && let Some(value) = held().get(&key) {
+                return Ok(value.to_vec());
+            }
+            let opened = open.open_sealed(label, sealed).map_err(|closed| match closed {
+                Closed::AnotherKey => format!("{label}: it was sealed with another key file"),
+                Closed::NoAnswer(why) => format!("{label}: {why}"),
+            })?;
+            if is_upstreams {
+                let mut held = held();
+                if held.len() >= KEPT_OPEN {
+                    held.clear();
+                }
+                held.insert(key, Arc::new(opened.clone()));
+            }
+            Ok(opened.to_vec())
         },
+    );
+    let (seal, open) = (Arc::clone(passing), Arc::clone(passing));
+    sealing.passing(
+        move |label, value| seal.seal(label, value),
+        move |label, sealed| open.open(label, sealed),
     )
 }
 
@@ -256,7 +375,7 @@ pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, S
         system::write_private(file, sealed.as_bytes(), true)?;
     }
     let held = system::read_private(file)?;
-    let der = kek.open(GATEWAY, held.expose())?;
+    let der = kek.open(GATEWAY, held.expose()).map_err(|why| why.error)?;
     if let Some(anew) = kek.anew(GATEWAY, held.expose())? {
         system::write_private(file, anew.as_bytes(), false)?;
     }
@@ -272,8 +391,19 @@ pub async fn belong_together(
     clock: &Clock,
 ) -> Result<()> {
     let held = store.signing_keys().await?;
-    if held.is_empty() { Ok(()) } else { ring(kek, &held, algorithm, clock.now()).map(drop) }
+    let opened = &mut Opened::default();
+    if held.is_empty() {
+        Ok(())
+    } else {
+        ring(kek, opened, &held, algorithm, clock.now()).map(drop)
+    }
 }
+
+/// Signing keys that were opened, by how they were sealed: what signs does not depend on a token again.
+type Opened = HashMap<String, Arc<Zeroizing<Vec<u8>>>>;
+
+/// When keys are looked at again that could not be opened since their token did not answer, in seconds.
+const ASK_AGAIN: i64 = 2;
 
 /// The keys of an authorization server: from its database, or created at its first start.
 pub async fn of_server(
@@ -281,6 +411,7 @@ pub async fn of_server(
     kek: &Arc<KeyEncryptionKey>,
     algorithm: Algorithm,
     clock: &Clock,
+    passing: Option<&Arc<PassingKeys>>,
 ) -> Result<Keys> {
     let mut held = store.signing_keys().await?;
     let signs = |held: &[SealedKey], with: &str| {
@@ -300,15 +431,24 @@ pub async fn of_server(
         }
     }
     // A key file of another database is reported at the start, not at the first request.
-    ring(kek, &held, algorithm, clock.now())?;
-    let (kek, store) = (Arc::clone(kek), store.clone());
+    let mut opened = Opened::default();
+    let first = ring(kek, &mut opened, &held, algorithm, clock.now())?;
+    if let Some(passing) = passing {
+        passing.set(&first.ders);
+    }
+    let (kek, store, passing) = (Arc::clone(kek), store.clone(), passing.cloned());
+    let opened = Mutex::new(opened);
     Ok(Keys::on_record(move |held, now| {
-        let (ring, left_out) =
-            ring(&kek, held, algorithm, now).map_err(|error| format!("{error:#}"))?;
-        for (kid, why) in left_out {
+        let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = ring(&kek, &mut opened, held, algorithm, now);
+        let made = made.map_err(|error| format!("{error:#}"))?;
+        for (kid, why) in made.left_out {
             store.note_unreadable("signing key", &kid, &why);
         }
-        Ok(ring)
+        if let Some(passing) = &passing {
+            passing.set(&made.ders);
+        }
+        Ok(made.ring)
     }))
 }
 
@@ -352,12 +492,20 @@ const RSA: &str = Algorithm::RS256.name();
 /// logged and left out.
 fn ring(
     kek: &KeyEncryptionKey,
+    opened: &mut Opened,
     held: &[SealedKey],
     algorithm: Algorithm,
     now: Timestamp,
-) -> Result<(KeyRing, Vec<(String, String)>)> {
+) -> Result<Made> {
     let (mut signing, mut others, mut changes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut left_out = Vec::new();
+    let (mut left_out, mut ders) = (Vec::new(), Vec::new());
+    opened.retain(|sealed, _| held.iter().any(|key| key.sealed == *sealed));
+    let mut leave_out = |key: &SealedKey, why: NotOpened, changes: &mut Vec<Timestamp>| {
+        if why.again {
+            changes.push(now.plus(ASK_AGAIN));
+        }
+        left_out.push((key.kid.clone(), format!("{:#}", why.error)));
+    };
     let rest = Algorithm::SIGNING.into_iter().filter(|other| *other != algorithm);
     for of in std::iter::once(algorithm).chain(rest) {
         let mut live: Vec<&SealedKey> =
@@ -382,15 +530,25 @@ fn ring(
             } else {
                 changes.push(key.signs_from);
             }
-            match open(kek, key) {
-                Ok(key) => others.push(key.public_jwk().clone()),
-                Err(error) => left_out.push((key.kid.clone(), format!("{error:#}"))),
+            match open(kek, opened, key) {
+                Ok((key, der)) => {
+                    others.push(key.public_jwk().clone());
+                    if of == algorithm {
+                        ders.push(der);
+                    }
+                }
+                Err(why) => leave_out(key, why, &mut changes),
             }
         }
-        match open(kek, live[begun]) {
-            Ok(key) => signing.push(key),
-            Err(error) if of == algorithm => return Err(error),
-            Err(error) => left_out.push((live[begun].kid.clone(), format!("{error:#}"))),
+        match open(kek, opened, live[begun]) {
+            Ok((key, der)) => {
+                signing.push(key);
+                if of == algorithm {
+                    ders.insert(0, der);
+                }
+            }
+            Err(why) if of == algorithm => return Err(why.error),
+            Err(why) => leave_out(live[begun], why, &mut changes),
         }
     }
     let first = signing.first().context("there is no signing key")?;
@@ -403,13 +561,50 @@ fn ring(
     }
     let next = changes.into_iter().filter(|at| *at > now).min();
     let ring = KeyRing::of_several(signing, &others);
-    Ok((ring.context("the signing keys cannot be published")?.until(next), left_out))
+    let ring = ring.context("the signing keys cannot be published")?.until(next);
+    Ok(Made { ring, left_out, ders })
 }
 
-fn open(kek: &KeyEncryptionKey, held: &SealedKey) -> Result<SigningKey> {
+/// A ring, the keys that could not be opened, and those of the server's own algorithm, the one that signs
+/// first.
+struct Made {
+    ring: KeyRing,
+    left_out: Vec<(String, String)>,
+    ders: Vec<Arc<Zeroizing<Vec<u8>>>>,
+}
+
+/// Why a signing key is not in the ring.
+struct NotOpened {
+    error: anyhow::Error,
+    /// Whether it can be tried again: its token did not answer.
+    again: bool,
+}
+
+impl NotOpened {
+    fn for_good(error: anyhow::Error) -> Self {
+        Self { error, again: false }
+    }
+}
+
+fn open(
+    kek: &KeyEncryptionKey,
+    opened: &mut Opened,
+    held: &SealedKey,
+) -> Result<(SigningKey, Arc<Zeroizing<Vec<u8>>>), NotOpened> {
     let algorithm = Algorithm::named(&held.algorithm);
-    let algorithm = algorithm.context("a signing key has an unknown algorithm")?;
-    Ok(SigningKey::from_pkcs8(algorithm, &kek.open(&held.kid, &held.sealed)?)?)
+    let algorithm = algorithm.context("a signing key has an unknown algorithm");
+    let algorithm = algorithm.map_err(NotOpened::for_good)?;
+    let der = match opened.get(&held.sealed) {
+        Some(der) => Arc::clone(der),
+        None => {
+            let der = Arc::new(kek.open(&held.kid, &held.sealed)?);
+            opened.insert(held.sealed.clone(), Arc::clone(&der));
+            der
+        }
+    };
+    let key = SigningKey::from_pkcs8(algorithm, &der);
+    let key = key.map_err(|error| NotOpened::for_good(error.into()))?;
+    Ok((key, der))
 }
 
 #[cfg(test)]
@@ -438,7 +633,7 @@ mod tests {
         };
         let clock = Clock::new(|| Timestamp(1_000_000));
         let old = of(&[line(1)]);
-        of_server(&store, &old, Algorithm::ES256, &clock).await.unwrap();
+        of_server(&store, &old, Algorithm::ES256, &clock, None).await.unwrap();
         assert!(needs_no_other(&store, &old).await.is_ok());
         // A database that is empty, for instance another one than is meant, proves nothing.
         let other = folder.join("other.db");
@@ -488,7 +683,9 @@ mod tests {
         let held = vec![at(1_000).unwrap(), at(2_000).unwrap()];
         let kids = kids(&held);
         let seen = |now: i64| {
-            let (ring, _) = ring(&kek, &held, Algorithm::ES256, Timestamp(now)).unwrap();
+            let ring = ring(&kek, &mut Opened::default(), &held, Algorithm::ES256, Timestamp(now))
+                .unwrap()
+                .ring;
             (ring.kid().to_owned(), ring.published().len(), ring.changes_at())
         };
         assert_eq!(seen(1_999), (kids[0].to_owned(), 2, Some(Timestamp(2_000))));
@@ -509,7 +706,8 @@ mod tests {
             at(Algorithm::RS256, 1_500),
         ];
         let ring = |held: &[SealedKey], algorithm, now: i64| {
-            ring(&kek, held, algorithm, Timestamp(now)).map(|(ring, _)| ring)
+            ring(&kek, &mut Opened::default(), held, algorithm, Timestamp(now))
+                .map(|made| made.ring)
         };
         let es = ring(&held, Algorithm::ES256, 2_000).unwrap();
         assert_eq!(es.kid(), held[1].kid, "a later key of another algorithm changes nothing");
@@ -532,12 +730,18 @@ mod tests {
             spoiled(at(Algorithm::ES256, 1_900)),
             spoiled(at(Algorithm::RS256, 1_500)),
         ];
-        let (found, left_out) = ring(&kek, &held, Algorithm::ES256, Timestamp(2_001)).unwrap();
+        let opened = &mut Opened::default();
+        let made = ring(&kek, opened, &held, Algorithm::ES256, Timestamp(2_001)).unwrap();
+        let (found, left_out) = (made.ring, made.left_out);
         assert_eq!(found.algorithms(), [Algorithm::ES256]);
         let named: Vec<&str> = left_out.iter().map(|(kid, _)| kid.as_str()).collect();
         assert_eq!(named, [held[1].kid.as_str(), held[2].kid.as_str()]);
         held[0].sealed = "AAAA".to_owned();
-        assert!(ring(&kek, &held, Algorithm::ES256, Timestamp(2_001)).is_err(), "its own signs");
+        let opened = &mut Opened::default();
+        assert!(
+            ring(&kek, opened, &held, Algorithm::ES256, Timestamp(2_001)).is_err(),
+            "its own signs"
+        );
     }
 
     #[tokio::test]
@@ -553,7 +757,7 @@ mod tests {
         assert!(together(&other).await.is_err());
         assert_eq!(store.signing_keys().await.unwrap(), [first]);
         together(&kek).await.unwrap();
-        of_server(&store, &Arc::new(kek), Algorithm::ES256, &clock).await.unwrap();
+        of_server(&store, &Arc::new(kek), Algorithm::ES256, &clock, None).await.unwrap();
         assert_eq!(store.signing_keys().await.unwrap().len(), 2, "RS256 beside it");
     }
 
@@ -561,7 +765,9 @@ mod tests {
     fn a_key_of_another_key_file_is_refused_by_name() {
         let sealed = new_key(&kek(), Algorithm::ES256, Timestamp(1), Timestamp(1)).unwrap();
         let other = KeyEncryptionKey::new(&Secret::new(URL_SAFE_NO_PAD.encode([8; 32]))).unwrap();
-        let error = ring(&other, std::slice::from_ref(&sealed), Algorithm::ES256, Timestamp(2));
+        let opened = &mut Opened::default();
+        let error =
+            ring(&other, opened, std::slice::from_ref(&sealed), Algorithm::ES256, Timestamp(2));
         let error = error.err().expect("another key file opens nothing").to_string();
         assert!(error.contains(&sealed.kid), "{error}");
     }

@@ -87,12 +87,30 @@ pub(crate) async fn serve_until(
     Ok(())
 }
 
+/// Whether every database of the config that is there already belongs to its keys: before anything is
+/// written into any of them.
+async fn belong_together(
+    config: &Config,
+    kek: &KeyEncryptionKey,
+    clock: &passavant_proto::time::Clock,
+) -> Result<()> {
+    let idp = config.idp.iter().map(|(place, _)| ("idp", place));
+    for (role, place) in idp.chain(config.ras.iter().map(|(_, place, _)| ("ras", place))) {
+        let at = || format!("{role}.database");
+        let store = open_store(&place.database).await.with_context(at)?;
+        let together = keys::belong_together(&store, kek, place.algorithm, clock).await;
+        store.close().await;
+        together.context(role)?;
+    }
+    Ok(())
+}
+
 /// Opens the database and keys of an authorization server. Nothing is written before both are known
 /// to belong together.
 async fn own(
     place: &Listener,
     role: &'static str,
-    kek: &Arc<KeyEncryptionKey>,
+    (kek, passing): (&Arc<KeyEncryptionKey>, Option<&Arc<keys::PassingKeys>>),
     clock: &passavant_proto::time::Clock,
 ) -> Result<(Store, passavant_authority::Keys)> {
     let at = || format!("{role}.database");
@@ -108,7 +126,7 @@ async fn own(
              this one"
         );
     }
-    let keys = keys::of_server(&store, kek, place.algorithm, clock).await.context(role)?;
+    let keys = keys::of_server(&store, kek, place.algorithm, clock, passing).await.context(role)?;
     if kek.is_turning() {
         // Beside what is served: there may be a value for each person.
         let (store, kek, issuer) = (store.clone(), Arc::clone(kek), place.issuer.clone());
@@ -192,7 +210,8 @@ async fn start(
 ) -> Result<Running> {
     let kek = read_kek(config)?;
     let (clock, entropy) = (system::clock(), system::entropy());
-    let sealing = keys::sealing(&kek);
+    let passing = Arc::default();
+    let sealing = keys::sealing(&kek, &passing);
     let context = Context::new(clock.clone(), entropy.clone(), &outbound).sealing(sealing.clone());
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
     let certificates = Certificates::default();
@@ -201,6 +220,7 @@ async fn start(
         proxies: &config.trusted_proxies,
         certificates: &certificates,
     };
+    belong_together(config, &kek, &clock).await?;
     let mut listeners = JoinSet::new();
     let (mut stores, mut kept, mut probes) = (Vec::new(), Vec::new(), Vec::new());
     let mut idp_admin = None;
@@ -209,7 +229,7 @@ async fn start(
     let mut shared = BTreeMap::new();
     let mut ras_admins = BTreeMap::new();
     if let Some((place, settings)) = &config.idp {
-        let (store, keys) = own(place, "idp", &kek, &clock).await?;
+        let (store, keys) = own(place, "idp", (&kek, Some(&passing)), &clock).await?;
         let public_exchange = settings.allow_public_exchange;
         let (issuer, settings) = (place.issuer.clone(), settings.clone());
         let idp =
@@ -236,7 +256,7 @@ async fn start(
         stores.push(store);
     }
     for (name, place, settings) in &config.ras {
-        let (store, keys) = own(place, "ras", &kek, &clock).await?;
+        let (store, keys) = own(place, "ras", (&kek, None), &clock).await?;
         let issuer = place.issuer.clone();
         let ras = Ras::open(issuer, store.clone(), keys, context.clone(), settings.clone()).await?;
         let (router, probe) = (ras.router(), ras.probe());
@@ -287,13 +307,15 @@ async fn start(
     Ok(Running { listeners, stores, tasks, journals, idp: idp_role })
 }
 
-/// Tells applications of sessions that have ended, until the end.
-fn spawn_telling(idp: &Idp, stop: &CancellationToken) {
+/// Tells applications of sessions that have ended, and authorization servers of access that has, until the
+/// end.
+pub fn spawn_telling(idp: &Idp, stop: &CancellationToken) {
     let (idp, stop) = (idp.clone(), stop.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
             () = idp.tell_applications() => {}
+            () = idp.tell_authorization_servers() => {}
         }
     });
 }

@@ -40,6 +40,13 @@ impl SealedAt {
     }
 }
 
+impl SealedAt {
+    /// Whether a label is that of a secret of an upstream: there are few, and names have no spaces.
+    pub fn is_of_upstream(label: &str) -> bool {
+        label.strip_prefix("upstream ").is_some_and(|name| !name.contains(' '))
+    }
+}
+
 /// The sealed values of an upstream's record.
 fn secrets_of(upstream: &mut UpstreamProvider) -> Vec<&mut String> {
     match &mut upstream.authentication {

@@ -114,7 +114,7 @@ fn sealed<S: Serialize>(idp: &Idp, label: &str, state: S) -> Option<String> {
     let authority = &idp.0.authority;
     let expires_at = authority.now().plus(LIFETIME).0;
     let text = serde_json::to_vec(&Challenge { expires_at, state }).ok()?;
-    authority.context.sealing.seal(label, &text).ok()
+    authority.context.sealing.seal_passing(label, &text).ok()
 }
 
 /// What was sealed, and the mark that its challenge was used.
@@ -124,7 +124,7 @@ fn opened<S: for<'de> Deserialize<'de>>(
     sealed: &str,
 ) -> Result<(S, UsedJti), Refused> {
     let authority = &idp.0.authority;
-    let text = authority.context.sealing.open(label, sealed).map_err(|_| Refused::Stale)?;
+    let text = authority.context.sealing.open_passing(label, sealed).map_err(|_| Refused::Stale)?;
     let challenge: Challenge<S> = serde_json::from_slice(&text)?;
     if challenge.expires_at <= authority.now().0 {
         return Err(Refused::Stale);

@@ -31,7 +31,7 @@ use passavant_runtime::keys::{self, KeyEncryptionKey};
 use passavant_runtime::listener::{Ingress, accept};
 use passavant_runtime::{
     listener::bind,
-    serve::{CONNECTIONS, open_store, spawn_pruning, upstream_tools},
+    serve::{CONNECTIONS, open_store, spawn_pruning, spawn_telling, upstream_tools},
 };
 use passavant_store::Store;
 use rustls_pki_types::PrivateKeyDer;
@@ -170,11 +170,12 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let stop = CancellationToken::new();
     let kek = Arc::new(KeyEncryptionKey::new(&entropy.secret())?);
     let context = Context::new(clock.clone(), entropy.clone(), &outbound);
+    let passing = Arc::default();
     let mut deps = Deps {
         folder: folder.to_owned(),
         next_port: args.port,
         tls,
-        context: context.sealing(keys::sealing(&kek)),
+        context: context.sealing(keys::sealing(&kek, &passing)),
         kek,
         stop: stop.clone(),
         listeners: JoinSet::new(),
@@ -190,7 +191,8 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         ras_admins.insert(plan.name.to_owned(), admin);
         vendors.push((plan, place));
     }
-    let ring = keys::of_server(&idp_store, &deps.kek, Algorithm::ES256, &clock).await?;
+    let ring =
+        keys::of_server(&idp_store, &deps.kek, Algorithm::ES256, &clock, Some(&passing)).await?;
     // So that the walk need not wait: people are checked at the upstream at every exchange.
     let upstream_check = if args.upstream { -1 } else { IdpSettings::default().upstream_check };
     let settings =
@@ -206,6 +208,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     .await?;
     let router = idp.router().merge(health(vec![idp.probe()], Readers::Anyone));
     deps.run(idp_listener, router, LIMITS);
+    spawn_telling(&idp, &deps.stop);
     let admin_secret = entropy.secret();
     let admin_listener =
         bind(SocketAddr::from((Ipv4Addr::LOCALHOST, deps.next_port.unwrap_or(0)))).await?;
@@ -223,7 +226,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
                 entropy.clone(),
                 passwords.clone(),
             )
-            .upstreams(upstream_tools(&idp, keys::sealing(&deps.kek))),
+            .upstreams(upstream_tools(&idp, deps.context.sealing.clone())),
         ),
         ras: ras_admins,
         gateway: None,
@@ -343,7 +346,7 @@ async fn vendor(deps: &mut Deps, plan: &VendorPlan) -> Result<(VendorPlace, RasA
     let (mcp_listener, mcp_url) = deps.bind().await?;
     let (issuer, url) = (Issuer::parse(&ras_url)?, format!("{mcp_url}/mcp"));
     let store = deps.store(&format!("{}.db", plan.name)).await?;
-    let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock).await?;
+    let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock, None).await?;
     let settings = RasSettings::default();
     let context = deps.context.clone();
     let ras = Ras::open(issuer.clone(), store.clone(), ring, context, settings).await?;
@@ -378,7 +381,7 @@ async fn upstream(
     let (listener, url) = deps.bind().await?;
     let issuer = Issuer::parse(&url.replace("localhost", "127.0.0.1"))?;
     let store = deps.store("acme.db").await?;
-    let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock).await?;
+    let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock, None).await?;
     let settings = IdpSettings { name: "Acme's own sign-in".to_owned(), ..IdpSettings::default() };
     let context = deps.context.clone();
     let role = Idp::open(issuer.clone(), store.clone(), ring, context, settings, passwords.clone())
