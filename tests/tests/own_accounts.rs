@@ -504,6 +504,13 @@ mod cases {
             }
         }
         assert!(looked_at <= 10 && waited >= 190, "{looked_at} guesses were looked at");
+        // Nor is whoever has a recovery code, in whichever browser.
+        let mut elsewhere = Person::new(&world);
+        let second = elsewhere.password(&account, "erin").await;
+        let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
+        let fields = [("csrf", &*csrf), ("second", &*sealed), ("code", &*codes[0])];
+        let reply = elsewhere.post(&account, &fields).await;
+        assert_eq!(reply.status, 303, "{}", reply.text);
         // The person, in the browser that they signed in from before, goes on.
         world.pass(30);
         let mut at_home = Person { world: &world, browser: known };

@@ -176,7 +176,7 @@ async fn by_password(
         user_id: user.id,
     };
     let text = serde_json::to_vec(&first).unwrap_or_default();
-    let second = authority.context.sealing.seal(&second_label(cookie), &text);
+    let second = authority.context.sealing.seal_passing(&second_label(cookie), &text);
     let second = second.map_err(|why| {
         tracing::error!(why, "a second factor cannot be asked for");
         Failed::Changed
@@ -189,7 +189,7 @@ async fn by_password(
 /// Who has proved the first factor in this browser a moment ago.
 async fn first_of(idp: &Idp, cookie: &str, sealed: &str) -> Result<Option<User>, StoreError> {
     let authority = &idp.0.authority;
-    let opened = authority.context.sealing.open(&second_label(cookie), sealed).ok();
+    let opened = authority.context.sealing.open_passing(&second_label(cookie), sealed).ok();
     let first = opened.and_then(|text| serde_json::from_slice::<First>(&text).ok());
     let Some(first) = first.filter(|first| first.expires_at > authority.now().0) else {
         return Ok(None);
@@ -219,6 +219,25 @@ async fn by_second(
     let (request_id, address) = origin_of(parts);
     let known = known_browser(idp, &parts.headers).await?;
     let known = known.and_then(|held| held.of(&user.id, user.password_hash.as_deref()));
+    let typed = form.optional("code").unwrap_or_default().trim();
+    let amr = ["pwd", "otp", "mfa"];
+    let digits: String = typed.chars().filter(|c| !c.is_whitespace()).collect();
+    let is_totp = digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_digit());
+    let recovery = recovery_hash(typed);
+    if !is_totp {
+        // It has 100 bits. Others' failures, who have the password and guess, keep nobody's out.
+        let proved = Proved::RecoveryCode(&recovery);
+        let way = Way { acr: ACR_MULTI_FACTOR, amr: &amr, proved };
+        if let Some(started) = start_session(idp, &user, way, client, parts).await? {
+            return Ok(Step::Done(Box::new(started)));
+        }
+        let sender = Sender::Unproven(address.clone());
+        if let Err(busy) = idp.0.admission.refusal(&sender) {
+            return Ok(again(StatusCode::TOO_MANY_REQUESTS, WAIT, true, Some(busy.0)));
+        }
+        note_wrong_second(idp, &user, "sign_in.second_factor", (request_id, address)).await?;
+        return Ok(again(StatusCode::UNAUTHORIZED, WRONG_CODE, true, None));
+    }
     // Before anything is looked at: also by address, so that one sender does not try many people.
     let person = sha256(format!("second {}", user.id).as_bytes());
     let attempt = match idp.0.admission.sign_in(&address, &person, known.as_deref()) {
@@ -228,30 +247,20 @@ async fn by_second(
             return Ok(again(StatusCode::TOO_MANY_REQUESTS, WAIT, true, Some(wait)));
         }
     };
-    let typed = form.optional("code").unwrap_or_default().trim();
-    let amr = ["pwd", "otp", "mfa"];
-    let digits: String = typed.chars().filter(|c| !c.is_whitespace()).collect();
-    let is_totp = digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_digit());
-    let recovery = recovery_hash(typed);
-    let mut last = false;
-    let proved = if is_totp {
-        // Counted in the row, for all nodes, before the code is looked at.
-        // The cells of one that has to wait stay taken.
-        match store.count_totp(&user.id, known.is_some(), authority.now()).await? {
-            TotpCount::Wait => {
-                drop(attempt);
-                return Ok(again(StatusCode::TOO_MANY_REQUESTS, WAIT, true, Some(60)));
-            }
-            TotpCount::Ended => {
-                drop(attempt);
-                return Ok(again(StatusCode::UNAUTHORIZED, ENDED, true, None));
-            }
-            TotpCount::Counted(failures) => last = failures >= MOST_TOTP_FAILURES,
+    // Counted in the row, for all nodes, before the code is looked at. The cells of one that has to wait
+    // stay taken.
+    let last = match store.count_totp(&user.id, known.is_some(), authority.now()).await? {
+        TotpCount::Wait => {
+            drop(attempt);
+            return Ok(again(StatusCode::TOO_MANY_REQUESTS, WAIT, true, Some(60)));
         }
-        step_of(idp, &user, &digits).await?.map(Proved::Totp)
-    } else {
-        Some(Proved::RecoveryCode(&recovery))
+        TotpCount::Ended => {
+            drop(attempt);
+            return Ok(again(StatusCode::UNAUTHORIZED, ENDED, true, None));
+        }
+        TotpCount::Counted(failures) => failures >= MOST_TOTP_FAILURES,
     };
+    let proved = step_of(idp, &user, &digits).await?.map(Proved::Totp);
     if let Some(proved) = proved {
         let way = Way { acr: ACR_MULTI_FACTOR, amr: &amr, proved };
         if let Some(started) = start_session(idp, &user, way, client, parts).await? {
@@ -260,13 +269,24 @@ async fn by_second(
         }
     }
     attempt.wrong();
+    let reason = if last { "sign_in.second_factor_ended" } else { "sign_in.second_factor" };
+    note_wrong_second(idp, &user, reason, (request_id, address)).await?;
+    Ok(again(StatusCode::UNAUTHORIZED, WRONG_CODE, true, None))
+}
+
+async fn note_wrong_second(
+    idp: &Idp,
+    user: &User,
+    reason: &'static str,
+    (request_id, address): (String, String),
+) -> Result<(), StoreError> {
+    let authority = &idp.0.authority;
     let event = AuditEvent::granted(RequestEvent::SignIn, authority.now())
         .person(&user.id)
         .with(Detail::RequestId, request_id)
         .with(Detail::Address, address)
-        .refused(if last { "sign_in.second_factor_ended" } else { "sign_in.second_factor" });
-    store.note(event, authority.now()).await?;
-    Ok(again(StatusCode::UNAUTHORIZED, WRONG_CODE, true, None))
+        .refused(reason);
+    authority.store.note(event, authority.now()).await.map(drop)
 }
 
 /// The step of a code that is right now, and was not used.
@@ -440,7 +460,7 @@ pub(crate) fn sealed_seed(
     let label = format!("new totp {user_id} {}", sha256(cookie.as_bytes()));
     let expires_at = idp.0.authority.now().plus(900).0;
     let text = format!("{expires_at} {}", URL_SAFE_NO_PAD.encode(seed));
-    idp.0.authority.context.sealing.seal(&label, text.as_bytes()).ok()
+    idp.0.authority.context.sealing.seal_passing(&label, text.as_bytes()).ok()
 }
 
 /// The seed that was sealed so.
@@ -451,7 +471,7 @@ pub(crate) fn opened_seed(
     sealed: &str,
 ) -> Option<totp::Seed> {
     let label = format!("new totp {user_id} {}", sha256(cookie.as_bytes()));
-    let text = idp.0.authority.context.sealing.open(&label, sealed).ok()?;
+    let text = idp.0.authority.context.sealing.open_passing(&label, sealed).ok()?;
     let text = String::from_utf8(text).ok()?;
     let (expires_at, seed) = text.split_once(' ')?;
     let stands = expires_at.parse::<i64>().ok()? > idp.0.authority.now().0;
