@@ -82,6 +82,8 @@ async fn rows(world: &World) -> Vec<(String, String)> {
 everywhere!(
     whichever_way_a_session_ends_the_application_is_told_once,
     an_application_that_does_not_answer_is_told_later_and_given_up_after_a_day,
+    an_application_that_hangs_keeps_no_other_one_waiting,
+    an_application_that_is_switched_off_is_told_when_it_is_on_again,
 );
 
 mod cases {
@@ -164,6 +166,7 @@ mod cases {
         world.idp_admin().change::<Clients>(AGENT, &none, None).await.unwrap();
         world.idp_admin().switch::<Users>("erin", false).await.unwrap();
         assert_eq!((tell(&world).await, app.told().len()), (1, 0), "the notice is forgotten");
+        assert_eq!(rows(&world).await[0].1, "logout_notice.no_address", "and on record");
         assert_eq!(tell(&world).await, 0);
         // One that gives its address during a session is told of it from its next refresh on.
         world.idp_admin().switch::<Users>("erin", true).await.unwrap();
@@ -208,5 +211,70 @@ mod cases {
         let given_up = ("refused".to_owned(), "logout_notice.given_up".to_owned());
         assert_eq!(rows(&world).await[0], given_up);
         assert_eq!(tell(&world).await, 0);
+    }
+
+    pub(super) async fn an_application_that_hangs_keeps_no_other_one_waiting() {
+        let (world, app) = company().await;
+        // It takes every connection and answers none.
+        let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let set = async |client: &str, url: &str| {
+            let uri = json!({"backchannel_logout_uri": url});
+            let change: ClientChange = serde_json::from_value(uri).unwrap();
+            world.idp_admin().change::<Clients>(client, &change, None).await.unwrap();
+        };
+        set(AGENT, &format!("http://{}/", hanging.local_addr().unwrap())).await;
+        set("public", &app.url).await;
+        for _ in 0..70 {
+            world.sign_in().await;
+        }
+        world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+        world.pass(1);
+        world.idp_admin().switch::<Users>("erin", true).await.unwrap();
+        world.sign_in_as("erin", "public").await;
+        world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+        let idp = world.idp_role.get().unwrap().clone();
+        let telling = tokio::spawn(async move { idp.tell_applications().await });
+        // The other one would hold its connections for 15 seconds.
+        let told = async {
+            while app.told().is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(std::time::Duration::from_secs(12), told).await;
+        telling.abort();
+        assert!(told.is_ok(), "told only after the one that hangs");
+    }
+
+    pub(super) async fn an_application_that_is_switched_off_is_told_when_it_is_on_again() {
+        let (world, app) = company().await;
+        world.sign_in().await;
+        world.idp_admin().switch::<Clients>(AGENT, false).await.unwrap();
+        world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+        for _ in 0..3 {
+            tell(&world).await;
+            world.pass(61);
+        }
+        assert!(app.told().is_empty());
+        world.idp_admin().switch::<Clients>(AGENT, true).await.unwrap();
+        assert_eq!((tell(&world).await, app.told().len()), (1, 1));
+        assert_eq!(rows(&world).await, [("granted".to_owned(), String::new())]);
+        // One that stays off for a day, or is deleted, is told no more, on record.
+        for gone in [false, true] {
+            world.idp_admin().switch::<Users>("erin", true).await.unwrap();
+            world.sign_in().await;
+            world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+            if gone {
+                world.idp_admin().delete::<Clients>(AGENT).await.unwrap();
+            } else {
+                world.idp_admin().switch::<Clients>(AGENT, false).await.unwrap();
+                world.pass(24 * 3600);
+            }
+            assert_eq!((tell(&world).await, app.told().len()), (1, 0));
+            assert_eq!(rows(&world).await[0].1, "logout_notice.no_address");
+            assert_eq!(tell(&world).await, 0);
+            if !gone {
+                world.idp_admin().switch::<Clients>(AGENT, true).await.unwrap();
+            }
+        }
     }
 }

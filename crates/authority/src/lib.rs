@@ -7,6 +7,7 @@ pub mod authority;
 pub mod browser;
 pub mod calls;
 pub mod client_authentication;
+pub mod deliveries;
 pub mod front_channel;
 pub mod grants;
 pub mod mint;

@@ -4,6 +4,7 @@ use super::{directory::IdpDirectory, state::Idp};
 use passavant_authority::{
     authority::{Directory, Snapshot},
     client_authentication::AuthenticatedClient,
+    deliveries::{Deliveries, Delivery},
 };
 use passavant_outbound::Reach;
 use passavant_proto::{
@@ -15,7 +16,7 @@ use passavant_proto::{
 };
 use passavant_store::{AuditEvent, LogoutNotice, StoreError};
 use std::{sync::Arc, time::Duration};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
 
 /// How long a node has the right to deliver a notice, in seconds: longer than one attempt takes.
 const CLAIMED: i64 = 60;
@@ -23,10 +24,10 @@ const CLAIMED: i64 = 60;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long after an attempt the next one follows, in seconds; the last one again and again.
 const PAUSES: [i64; 6] = [2, 10, 60, 300, 1800, 3600];
+/// How long it is waited for an application that is switched off, in seconds.
+const WHILE_OFF: i64 = 60;
 /// How long an application is tried to be told, in seconds.
 const GIVEN_UP: i64 = 24 * 3600;
-/// How many attempts are under way at once, on one node.
-const AT_ONCE: usize = 64;
 /// How often it is looked for sessions that have ended.
 const TURN: Duration = Duration::from_millis(500);
 
@@ -39,17 +40,18 @@ pub(super) fn tells(client: &AuthenticatedClient, session: &str) -> Option<(Stri
 }
 
 impl Idp {
-    /// Tells applications, until this is dropped. What was tried in vain comes after what was not tried yet.
+    /// Tells applications, until this is dropped. What was tried in vain comes after what was not tried
+    /// yet, and one that does not answer keeps no other one waiting.
     pub async fn tell_applications(&self) {
-        let mut under_way = JoinSet::new();
+        let mut under_way = Deliveries::new();
         loop {
-            while let Some(told) = under_way.try_join_next() {
+            while let Some(told) = under_way.ended_already() {
                 kept(told);
             }
             match self.tell_some(&mut under_way).await {
                 // There may be more.
-                Ok(claimed) if claimed > 0 && under_way.len() < AT_ONCE => {}
-                Ok(_) => tokio::time::sleep(TURN).await,
+                Ok(claimed) if claimed > 0 && !under_way.is_full() => {}
+                Ok(_) => next_of(&mut under_way, TURN).await,
                 Err(error) => {
                     not_now(&error);
                     tokio::time::sleep(TURN * 10).await;
@@ -60,41 +62,59 @@ impl Idp {
 
     /// Delivers what is due now. Returns how many notices that were.
     pub async fn tell_once(&self) -> Result<usize, StoreError> {
-        let mut under_way = JoinSet::new();
-        let claimed = self.tell_some(&mut under_way).await?;
-        while let Some(told) = under_way.join_next().await {
-            kept(told);
+        let (mut under_way, mut all) = (Deliveries::new(), 0);
+        loop {
+            let claimed = self.tell_some(&mut under_way).await?;
+            all += claimed;
+            match under_way.ended().await {
+                Some(told) => kept(told),
+                None if claimed == 0 => return Ok(all),
+                None => {}
+            }
         }
-        Ok(claimed)
     }
 
     /// Begins to deliver what is due, as far as there is room.
-    async fn tell_some(&self, under_way: &mut Attempts) -> Result<usize, StoreError> {
+    async fn tell_some(&self, under_way: &mut Deliveries<StoreError>) -> Result<usize, StoreError> {
         let authority = &self.0.authority;
         let now = authority.now();
-        let room = AT_ONCE.saturating_sub(under_way.len());
-        if room == 0 {
+        if under_way.is_full() {
             return Ok(0);
         }
-        let due = authority.store.claim_logout_notices(now, now.plus(CLAIMED), room).await?;
-        if due.is_empty() {
+        let applications = authority.store.due_logout_notices(now).await?;
+        if applications.is_empty() {
             return Ok(0);
         }
-        let count = due.len();
         let snapshot = authority.fresh().await?;
-        for notice in due {
-            let (idp, snapshot) = (self.clone(), Arc::clone(&snapshot));
-            under_way.spawn(async move { tell(&idp, &snapshot, &notice).await });
+        let mut count = 0;
+        for client in under_way.in_turn(applications) {
+            let room = under_way.room(&client);
+            if room == 0 {
+                continue;
+            }
+            let until = now.plus(CLAIMED);
+            let due = authority.store.claim_logout_notices(&client, now, until, room).await?;
+            count += due.len();
+            for notice in due {
+                let (idp, snapshot) = (self.clone(), Arc::clone(&snapshot));
+                under_way.begin(&client, async move { tell(&idp, &snapshot, &notice).await });
+            }
         }
         Ok(count)
     }
 }
 
-type Attempts = JoinSet<Result<(), StoreError>>;
+/// Waits until one has ended, or for so long.
+pub(super) async fn next_of(under_way: &mut Deliveries<StoreError>, most: Duration) {
+    tokio::select! {
+        Some(told) = under_way.ended() => kept(told),
+        () = tokio::time::sleep(most) => {}
+    }
+}
 
 /// An attempt whose end the database did not keep is made again when its claim has ended.
-fn kept(told: Result<Result<(), StoreError>, tokio::task::JoinError>) {
-    if let Ok(Err(error)) = told {
+fn kept(told: Result<Delivery, StoreError>) {
+    if let Err(error) = told {
         not_now(&error);
     }
 }
@@ -108,24 +128,41 @@ async fn tell(
     idp: &Idp,
     snapshot: &Snapshot<IdpDirectory>,
     notice: &LogoutNotice,
-) -> Result<(), StoreError> {
+) -> Result<Delivery, StoreError> {
     let authority = &idp.0.authority;
     let store = &authority.store;
-    let client = snapshot.directory.client(&notice.client_id);
-    let client = client.map(|client| &client.record).filter(|client| !client.disabled);
-    let Some((client, uri)) =
-        client.and_then(|held| Some((held, held.backchannel_logout_uri.as_deref()?)))
-    else {
-        return store.end_logout_notice(&notice.id, None).await;
-    };
     let now = authority.now();
     let event = AuditEvent::granted(RequestEvent::LogoutNotice, now)
         .person(&notice.user_id)
         .client(&notice.client_id)
         .with(Detail::Session, notice.sid.as_str());
+    let later = async |pause: i64| {
+        store.put_off_logout_notice(&notice.id, now.plus(pause)).await.map(|()| Delivery::InVain)
+    };
+    let held = snapshot.directory.client(&notice.client_id).map(|client| &client.record);
+    // One that is switched off, or that another node may be able to read, may be told later.
+    let is_there = match held {
+        Some(client) => client.disabled,
+        None => !matches!(store.by_id::<Client>(&notice.client_id).await, Ok(None)),
+    };
+    let waits = now.since(notice.ended_at) < GIVEN_UP;
+    let uri = held
+        .filter(|client| !client.disabled)
+        .and_then(|client| client.backchannel_logout_uri.as_deref());
+    let (Some(client), Some(uri)) = (held, uri) else {
+        if is_there && waits {
+            return later(WHILE_OFF).await;
+        }
+        let event = event.refused("logout_notice.no_address");
+        store.end_logout_notice(&notice.id, Some(event)).await?;
+        return Ok(Delivery::Done);
+    };
     let answered = ask(idp, client, uri, notice, now).await;
     let failed = match answered {
-        Ok(()) => return store.end_logout_notice(&notice.id, Some(event)).await,
+        Ok(()) => {
+            store.end_logout_notice(&notice.id, Some(event)).await?;
+            return Ok(Delivery::Done);
+        }
         Err(failed) => failed,
     };
     tracing::warn!(
@@ -134,13 +171,15 @@ async fn tell(
         failed,
         "an application was not told that a session has ended"
     );
-    if now.since(notice.ended_at) >= GIVEN_UP {
+    if !waits {
+        // With all that have waited as long: one after the other they would not be given up for days.
         let event = event.with(Detail::More, shown(&failed, 300)).refused("logout_notice.given_up");
-        return store.end_logout_notice(&notice.id, Some(event)).await;
+        store.give_up_logout_notices(&notice.client_id, now.plus(-GIVEN_UP), event).await?;
+        return Ok(Delivery::InVain);
     }
     let tries = usize::try_from(notice.tries.max(1) - 1).unwrap_or_default();
     let pause = PAUSES.get(tries).copied().unwrap_or(3600);
-    store.put_off_logout_notice(&notice.id, now.plus(pause)).await
+    later(pause).await
 }
 
 async fn ask(

@@ -53,7 +53,7 @@ const LARGEST: usize = 256 * 1024;
 /// Limits on the size and duration of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Largest body, in bytes.
+    /// Largest body, in bytes; 0: the status is the answer, and no body is waited for.
     pub bytes: usize,
     /// From request to the end of the body.
     pub time: Duration,
@@ -327,6 +327,18 @@ impl Outbound {
         form: &[(&str, &str)],
         basic: Option<(&str, &str)>,
     ) -> Result<Answer, OutboundError> {
+        self.post_form_within(url, reach, form, basic, Bounds::default()).await
+    }
+
+    /// POST of a form, with limits of its own.
+    pub async fn post_form_within(
+        &self,
+        url: &str,
+        reach: Reach,
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+        bounds: Bounds,
+    ) -> Result<Answer, OutboundError> {
         let url = checked(url, reach)?;
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = self
@@ -341,7 +353,7 @@ impl Outbound {
             };
             request = request.basic_auth(encode(id), Some(encode(secret)));
         }
-        self.send(request, &url, reach, Bounds::default()).await
+        self.send(request, &url, reach, bounds).await
     }
 
     /// Any JSON request. `bearer` goes into the `Authorization` header.
@@ -438,6 +450,10 @@ impl Outbound {
             return Err(OutboundError::Reach(host_of(url)));
         }
         self.note_time(url, response.headers());
+        if bounds.bytes == 0 {
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            return Ok(Answer { status, headers, body: Vec::new(), near: Reach::Public });
+        }
         if let Some(encoding) = foreign_encoding(response.headers()) {
             return Err(OutboundError::Encoding(host_of(url), encoding));
         }

@@ -5,7 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
     ledger::{AuditEvent, insert_audit},
 };
-use passavant_proto::time::Timestamp;
+use passavant_proto::{event::Detail, time::Timestamp};
 use sqlx::{Row, any::AnyRow};
 
 /// An application that is to be told that a session has ended.
@@ -38,18 +38,27 @@ fn notice_of(row: &AnyRow) -> Result<(LogoutNotice, i64), StoreError> {
 }
 
 impl Store {
-    /// Claims notices that are due, `most` of them: no other node delivers them before `until`. Those
-    /// that were not tried yet come first.
+    /// The applications that notices are due for.
+    pub async fn due_logout_notices(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
+        let due = "SELECT DISTINCT client_id FROM logout_notices WHERE next_at <= $1";
+        let rows = reading!(self, fetch_all, sqlx::query(due).bind(now.0))?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    /// Claims notices that are due for one application, `most` of them: no other node delivers them
+    /// before `until`. Those that were not tried yet come first.
     pub async fn claim_logout_notices(
         &self,
+        client_id: &str,
         now: Timestamp,
         until: Timestamp,
         most: usize,
     ) -> Result<Vec<LogoutNotice>, StoreError> {
         let due = "SELECT id, sid, user_id, client_id, ended_at, next_at, tries FROM logout_notices \
-                   WHERE next_at <= $1 ORDER BY tries, next_at, id LIMIT $2";
+                   WHERE client_id = $3 AND next_at <= $1 ORDER BY tries, next_at, id LIMIT $2";
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = reading!(self, fetch_all, sqlx::query(due).bind(now.0).bind(most))?;
+        let rows =
+            reading!(self, fetch_all, sqlx::query(due).bind(now.0).bind(most).bind(client_id))?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -84,6 +93,25 @@ impl Store {
         let gone = sqlx::query("DELETE FROM logout_notices WHERE id = $1").bind(id);
         let gone = gone.execute(&mut *transaction).await?.rows_affected();
         if let Some(event) = event.filter(|_| gone == 1) {
+            insert_audit(&mut transaction, &[event]).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Forgets the notices for an application that have waited since `before` or longer. The event is
+    /// written with it, and says how many they were.
+    pub async fn give_up_logout_notices(
+        &self,
+        client_id: &str,
+        before: Timestamp,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let gone = "DELETE FROM logout_notices WHERE client_id = $1 AND ended_at <= $2";
+        let gone =
+            sqlx::query(gone).bind(client_id).bind(before.0).execute(&mut *transaction).await?;
+        if gone.rows_affected() > 0 {
+            let event = event.with(Detail::Count, gone.rows_affected().to_string());
             insert_audit(&mut transaction, &[event]).await?;
         }
         Ok(transaction.commit().await?)
