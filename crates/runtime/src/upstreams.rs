@@ -8,19 +8,33 @@ use passavant_admin::{
 };
 use passavant_host::{self as system, Shared};
 
-/// Makes them so.
+/// Makes them so. All are read before the first is written. One that is there already and cannot become
+/// what the config says stays as it is, which the log says: an administrator's act, or metadata that have expired
+/// since, keep no server from starting.
 pub(crate) async fn hold(admin: &IdpAdmin, all: &[WrittenUpstream], shared: Shared) -> Result<()> {
-    for written in all {
+    let told = |name: &str| format!("idp.upstream `{name}`");
+    let news: Vec<NewUpstream> = all
+        .iter()
+        .map(|written| read(written, shared).with_context(|| told(&written.name)))
+        .collect::<Result<_>>()?;
+    for (written, new) in all.iter().zip(news) {
         let name = &written.name;
-        let told = || format!("idp.upstream `{name}`");
-        let new = read(written, shared).with_context(told)?;
-        let held = admin.hold_upstream(new).await.map_err(|error| anyhow!(error));
-        match held.with_context(told)? {
-            Held::Added => tracing::info!(upstream = name, "an upstream of the config was added"),
-            Held::Changed => {
+        match admin.hold_upstream(new).await {
+            Ok(Held::Added) => {
+                tracing::info!(upstream = name, "an upstream of the config was added");
+            }
+            Ok(Held::Changed) => {
                 tracing::info!(upstream = name, "an upstream was changed to what the config says");
             }
-            Held::Same => {}
+            Ok(Held::Same) => {}
+            Err(error) if admin.has_upstream(name).await? => {
+                tracing::error!(
+                    upstream = name,
+                    error,
+                    "an upstream stays as it is: it cannot become what the config says"
+                );
+            }
+            Err(error) => return Err(anyhow!(error)).with_context(|| told(name)),
         }
     }
     Ok(())

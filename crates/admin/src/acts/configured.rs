@@ -33,18 +33,32 @@ impl IdpAdmin {
     /// Makes an upstream what the config says, with the groups that its groups mean. What people are known
     /// by cannot change. The error is a text with a hint.
     pub async fn hold_upstream(&self, new: NewUpstream) -> Result<Held, String> {
-        // Another node may be starting with the same config.
-        for _ in 0..3 {
+        // Other nodes may be starting with the same config: what they add meanwhile is there at the next look.
+        // Each look gets at least one record further.
+        let mut before = None;
+        for _ in 0..2 * (new.groups.len() + 3) {
             match hold(self, &new).await {
                 Err(
                     ActError::Stale
                     | ActError::Changed
                     | ActError::Broken(StoreError::NameTaken { .. }),
                 ) => {}
+                Err(error @ ActError::Conflict(..)) => {
+                    let error = told(&error);
+                    if before.as_ref() == Some(&error) {
+                        return Err(error);
+                    }
+                    before = Some(error);
+                }
                 held => return held.map_err(|error| told(&error)),
             }
         }
         hold(self, &new).await.map_err(|error| told(&error))
+    }
+
+    /// Whether an upstream of this name is there already.
+    pub async fn has_upstream(&self, name: &str) -> Result<bool, StoreError> {
+        Ok(self.0.deps.store.by_id::<UpstreamProvider>(name).await?.is_some())
     }
 }
 
@@ -110,7 +124,7 @@ fn check_identity(held: &UpstreamProvider, new: &NewUpstream) -> Result<(), ActE
     let issuer = new.issuer.as_ref().map(|issuer| issuer.as_str().to_owned());
     let same_issuer = held.saml().is_some() || issuer.as_deref() == Some(held.issuer().as_str());
     if same_preset && same_protocol && same_issuer {
-        return Ok(());
+        return check_saml_identity(held, new);
     }
     Err(ActError::conflict(
         format!(
@@ -119,6 +133,24 @@ fn check_identity(held: &UpstreamProvider, new: &NewUpstream) -> Result<(), ActE
             held.issuer()
         ),
         "people are known by these: give the new one another name, or delete the old one first",
+    ))
+}
+
+fn check_saml_identity(held: &UpstreamProvider, new: &NewUpstream) -> Result<(), ActError> {
+    let (Some(held_saml), Some(saml)) = (held.saml(), &new.saml) else { return Ok(()) };
+    let format = saml.name_id_format.as_ref().is_none_or(|said| *said == held_saml.name_id_format);
+    let attribute =
+        saml.subject_attribute.is_none() || saml.subject_attribute == held_saml.subject_attribute;
+    if format && attribute {
+        return Ok(());
+    }
+    let member = if format { "subject_attribute" } else { "name_id_format" };
+    Err(ActError::conflict(
+        format!(
+            "the upstream `{}` is here already, with another `{member}` than the config says",
+            held.name
+        ),
+        "people are known by it: give the new one another name, or delete the old one first",
     ))
 }
 
