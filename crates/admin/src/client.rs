@@ -430,6 +430,11 @@ impl ServerClient {
         self.said("POST", "/keys/rotate", rotation).await
     }
 
+    /// Has the next key sign in place of this one.
+    pub async fn retire_key(&self, kid: &str) -> Result<KeyMade, ClientError> {
+        self.ask("POST", &format!("/keys/{}/retire", segment(kid)), Sent::default()).await
+    }
+
     /// Removes a signing key and all earlier ones.
     pub async fn remove_key(&self, kid: &str) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/keys/{}", segment(kid)), Sent::default()).await

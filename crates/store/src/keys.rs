@@ -82,6 +82,45 @@ async fn table_of(
     Ok(TABLES[usize::from(first.is_some_and(|first| first != algorithm))])
 }
 
+async fn insert_key(
+    transaction: &mut Transaction<'static, Any>,
+    table: &str,
+    key: &SealedKey,
+    signs_from: Timestamp,
+) -> Result<(), StoreError> {
+    let statement = format!(
+        "INSERT INTO {table} (kid, algorithm, sealed, created_at, signs_from) \
+         VALUES ($1, $2, $3, $4, $5)"
+    );
+    sqlx::query(AssertSqlSafe(statement))
+        .bind(&key.kid)
+        .bind(&key.algorithm)
+        .bind(&key.sealed)
+        .bind(key.created_at.0)
+        .bind(signs_from.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// What became of a key that was to sign no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retirement {
+    /// There is no such key.
+    Missing,
+    /// It is not the one that signs.
+    DoesNotSign,
+    /// It is of this algorithm, and the successor is not.
+    OtherAlgorithm(String),
+    /// This one signs in its place.
+    Follows {
+        /// Its id.
+        kid: String,
+        /// When it begins to sign.
+        signs_from: Timestamp,
+    },
+}
+
 impl Store {
     /// Every key, newest first.
     pub async fn signing_keys(&self) -> Result<Vec<SealedKey>, StoreError> {
@@ -139,20 +178,52 @@ impl Store {
             }
             signs_from = signs_from.plus(1);
         }
-        let statement = format!(
-            "INSERT INTO {table} (kid, algorithm, sealed, created_at, signs_from) \
-             VALUES ($1, $2, $3, $4, $5)"
-        );
-        sqlx::query(AssertSqlSafe(statement))
-            .bind(&key.kid)
-            .bind(&key.algorithm)
-            .bind(&key.sealed)
-            .bind(key.created_at.0)
-            .bind(signs_from.0)
-            .execute(&mut *transaction)
-            .await?;
+        insert_key(&mut transaction, table, key, signs_from).await?;
         self.commit_directory(transaction, checked, event).await?;
         Ok(signs_from)
+    }
+
+    /// Has the key that signs be followed at once: by the next one of its algorithm if one is published
+    /// already, else by `successor`. In a new generation: every node sees it at its next request.
+    pub async fn retire_signing_key(
+        &self,
+        kid: &str,
+        successor: &SealedKey,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<Retirement, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let rows = sqlx::query(ALL).fetch_all(&mut *transaction).await?;
+        let keys: Vec<SealedKey> = rows.iter().map(key_of).collect::<Result<_, _>>()?;
+        let Some(wanted) = keys.iter().find(|key| key.kid == kid) else {
+            return Ok(Retirement::Missing);
+        };
+        let of_it = || keys.iter().filter(|key| key.algorithm == wanted.algorithm);
+        let signing = SealedKey::that_signs(of_it(), now);
+        if signing.is_none_or(|signing| signing.kid != kid) {
+            return Ok(Retirement::DoesNotSign);
+        }
+        if successor.algorithm != wanted.algorithm {
+            return Ok(Retirement::OtherAlgorithm(wanted.algorithm.clone()));
+        }
+        // Later than the one that it follows, also where both were made within a second.
+        let signs_from = Timestamp(now.0.max(wanted.signs_from.0 + 1));
+        let next = of_it().filter(|key| key.retired_at.is_none() && key.order() > wanted.order());
+        let next = next.min_by(|one, other| one.order().cmp(&other.order()));
+        let follows = if let Some(next) = next {
+            for table in TABLES {
+                let statement = format!("UPDATE {table} SET signs_from = $2 WHERE kid = $1");
+                let begins = sqlx::query(AssertSqlSafe(statement)).bind(next.kid.as_str());
+                begins.bind(signs_from.0).execute(&mut *transaction).await?;
+            }
+            next.kid.clone()
+        } else {
+            let table = table_of(&mut transaction, &successor.algorithm).await?;
+            insert_key(&mut transaction, table, successor, signs_from).await?;
+            successor.kid.clone()
+        };
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(Retirement::Follows { kid: follows, signs_from })
     }
 
     /// Removes a key and the earlier ones of its algorithm, in a new generation: every node stops

@@ -8,7 +8,7 @@ use passavant_proto::{
     jose::jwk::Algorithm,
     time::Timestamp,
 };
-use passavant_store::SealedKey;
+use passavant_store::{Retirement, SealedKey};
 use std::collections::HashMap;
 
 /// How long tokens of an earlier key are accepted after the next key begins to sign, in seconds:
@@ -18,6 +18,13 @@ pub const STILL_VERIFIES: i64 = 13 * 3600;
 /// How long a new key is published before it signs, in seconds. Parties that cache our keys fetch
 /// them again within five minutes.
 const PUBLISHED_AHEAD: i64 = 600;
+
+fn keeps_no_keys() -> ActError {
+    ActError::conflict(
+        "this server does not manage its signing keys",
+        "ask the operator of the server",
+    )
+}
 
 impl ActContext {
     pub(crate) async fn keys(&self) -> Result<Listed<KeyView>, ActError> {
@@ -57,12 +64,7 @@ impl ActContext {
     }
 
     pub(crate) async fn rotate_key(&self, rotate: Rotation) -> Result<KeyMade, ActError> {
-        let Some(make) = &self.make_key else {
-            return Err(ActError::conflict(
-                "this server does not manage its signing keys",
-                "ask the operator of the server",
-            ));
-        };
+        let Some(make) = &self.make_key else { return Err(keeps_no_keys()) };
         if rotate.algorithm == Some(Algorithm::PS256) {
             return Err(ActError::conflict(
                 "`algorithm`: PS256 cannot be used for signing",
@@ -103,6 +105,34 @@ impl ActContext {
                  or RS256)"
             ),
         ))
+    }
+
+    /// The key `kid` signs no more: the next one of its algorithm does, at once. What it signed is
+    /// still believed.
+    pub(crate) async fn retire_key(&self, kid: &str) -> Result<KeyMade, ActError> {
+        let Some(make) = &self.make_key else { return Err(keeps_no_keys()) };
+        let keys = self.store.signing_keys().await?;
+        let Some(key) = keys.iter().find(|key| key.kid == kid) else {
+            return Err(ActError::missing("key", kid));
+        };
+        let now = self.now();
+        let algorithm = Algorithm::named(&key.algorithm);
+        let successor = make(algorithm, now)
+            .map_err(|error| ActError::invalid(error, "see the server's log"))?;
+        let event = self.act(Act::Retire, "signing key").with(Detail::Record, kid);
+        match self.store.retire_signing_key(kid, &successor, event, now).await? {
+            Retirement::Follows { kid, signs_from } => Ok(KeyMade { kid, signs_from }),
+            Retirement::Missing => Err(ActError::missing("key", kid)),
+            Retirement::DoesNotSign => Err(ActError::conflict(
+                format!("the key `{kid}` is not the one that signs"),
+                "`passavant admin key list` shows which does; `passavant admin key remove` takes away one that signed \
+                 before, or that is to sign later",
+            )),
+            Retirement::OtherAlgorithm(algorithm) => Err(ActError::conflict(
+                format!("the key `{kid}` is of {algorithm}, which cannot be made here"),
+                "ES256, EdDSA and RS256 can be made",
+            )),
+        }
     }
 
     pub(crate) async fn remove_key(&self, kid: &str) -> Result<(), ActError> {

@@ -584,6 +584,12 @@ pub(super) enum Key {
         #[arg(long)]
         algorithm: Option<String>,
     },
+    /// Have the next key sign in place of this one, at once; what this one signed is still believed
+    Retire {
+        /// Its id, as `list` shows it
+        #[arg(allow_hyphen_values = true)]
+        kid: String,
+    },
     /// Remove a key and those before it: nothing they signed is believed here any more, and within five minutes by
     /// servers that keep our keys
     Remove {

@@ -89,6 +89,7 @@ pub(super) async fn keys(api: &Api, act: Key) -> Result<Value> {
             let rotation = typed(json!({"now": now, "algorithm": algorithm}))?;
             Ok(serde_json::to_value(api.server.rotate_key(&rotation).await?)?)
         }
+        Key::Retire { kid } => Ok(serde_json::to_value(api.server.retire_key(&kid).await?)?),
         Key::Remove { kid } => {
             api.server.remove_key(&kid).await?;
             Ok(Value::Null)
