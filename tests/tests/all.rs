@@ -25,6 +25,7 @@ macro_rules! everywhere {
     };
 }
 
+mod access_ended;
 mod admin_api;
 mod administration;
 mod administrators;

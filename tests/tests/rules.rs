@@ -578,6 +578,15 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "When access ends at the IdP",
+        &[
+            "whichever_way_access_ends_the_tokens_of_authorization_servers_end",
+            "an_id_jag_from_before_opens_nothing_afterwards",
+            "only_who_knows_of_a_person_is_told_and_until_it_listens",
+            "an_authorization_server_takes_revocations_of_trusted_issuers_about_their_own_people",
+        ],
+    ),
+    (
         "A passkey signs in at this server's name alone",
         &[
             "what_is_no_answer_to_this_challenge_signs_nobody_in",

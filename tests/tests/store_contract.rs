@@ -129,6 +129,7 @@ fn grant(id: &str, lineage: &str) -> Grant {
         party: "https://idp.example".to_owned(),
         lineage: lineage.to_owned(),
         expires_at: NOW.plus(300),
+        opens: None,
     }
 }
 
@@ -325,19 +326,19 @@ async fn upstreams(store: &Store) {
     let live =
         async |sid: &str| store.session(&format!("cookie {sid}"), NOW).await.unwrap().is_some();
     let of = LoggedOut { upstream: "corp", session: Some("there-new-1"), link: None };
-    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), 1);
+    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), Some(1));
     assert!(!live("up-first-1").await && live("up-first-2").await);
     assert!(matches!(
         come(store, "up-again", &sign_in_there("ann", "y")).await,
         UpstreamOutcome::Begun(_, false)
     ));
-    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), 0);
+    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), Some(0));
     let stranger = person_there("nobody");
     let of = LoggedOut { upstream: "corp", session: None, link: Some(&stranger) };
-    assert_eq!(store.log_out(of, jti("logout 2"), event("sign_out"), NOW).await.unwrap(), 0);
+    assert_eq!(store.log_out(of, jti("logout 2"), event("sign_out"), NOW).await.unwrap(), None);
     let link = person_there("ann");
     let of = LoggedOut { upstream: "corp", session: None, link: Some(&link) };
-    assert_eq!(store.log_out(of, jti("logout 3"), event("sign_out"), NOW).await.unwrap(), 20);
+    assert_eq!(store.log_out(of, jti("logout 3"), event("sign_out"), NOW).await.unwrap(), Some(20));
     assert!(!live("up-first-2").await && !live("up-again").await);
     // Rows of ended sessions go, with the refresh tokens that they hold.
     come(store, "up-last", &sign_in_there("ann", "z")).await;
@@ -1251,6 +1252,31 @@ async fn keys_of(store: &Store, algorithm: &str) {
     assert!(!remove("k-0").await, "it signs");
     assert!(remove("k-1").await);
     assert!(!remove("k-0").await, "there is no other");
+    // A key that is retired is followed at once: by the next one where one is published, else by the new one.
+    let now = NOW.plus(50);
+    let retire = async |kid: &str, successor: &str| {
+        let (kid, successor) = (format!("{algorithm}-{kid}"), from(successor, 50));
+        store.retire_signing_key(&kid, &successor, event("retire"), now).await.unwrap()
+    };
+    let follows = |kid: &str, seconds| Retirement::Follows {
+        kid: format!("{algorithm}-{kid}"),
+        signs_from: NOW.plus(seconds),
+    };
+    assert_eq!(retire("none", "k-2").await, Retirement::Missing);
+    assert_eq!(retire("k-0", "k-2").await, follows("k-2", 50));
+    assert_eq!(retire("k-0", "k-3").await, Retirement::DoesNotSign);
+    store.add_signing_key(&from("k-4", 600), event("rotate")).await.unwrap();
+    assert_eq!(retire("k-4", "k-3").await, Retirement::DoesNotSign, "it is published only");
+    assert_eq!(retire("k-2", "k-3").await, follows("k-4", 51), "and nothing new is made");
+    assert_eq!(left().await, ["k-0", "k-2", "k-4"].map(|kid| format!("{algorithm}-{kid}")));
+    let keys = store.signing_keys().await.unwrap();
+    let own = keys.iter().filter(|key| key.algorithm == algorithm);
+    assert_eq!(SealedKey::that_signs(own, NOW.plus(51)).unwrap().kid, format!("{algorithm}-k-4"));
+    let other = if algorithm == "RS256" { "ES256" } else { "RS256" };
+    let other = SealedKey { algorithm: other.to_owned(), ..from("k-5", 60) };
+    let kid = format!("{algorithm}-k-4");
+    let retired = store.retire_signing_key(&kid, &other, event("retire"), NOW.plus(60));
+    assert_eq!(retired.await.unwrap(), Retirement::OtherAlgorithm(algorithm.to_owned()));
 }
 
 fn sqlite() -> (TempDir, String) {

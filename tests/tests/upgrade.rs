@@ -169,6 +169,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
             party: "http://127.0.0.1:7402".to_owned(),
             lineage: sid.to_owned(),
             expires_at: NOW.plus(120),
+            opens: None,
         });
         idp.record(operation, NOW).await.unwrap()
     };

@@ -12,12 +12,14 @@ mod check_upstream;
 mod device;
 mod directory;
 mod front_channel;
+mod global_token_revocation;
 mod installations;
 mod logout;
 mod logout_notices;
 mod pushed_request;
 mod recovery;
 mod refresh_token;
+mod revocation_notices;
 mod scim;
 mod sign_in;
 mod standing;
@@ -81,6 +83,10 @@ impl Idp {
             .route(
                 &format!("{base}/backchannel_logout/{{upstream}}"),
                 post(backchannel_logout::logout),
+            )
+            .route(
+                &format!("{base}/global_token_revocation/{{upstream}}"),
+                post(global_token_revocation::revoke),
             )
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))

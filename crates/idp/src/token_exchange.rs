@@ -29,7 +29,7 @@ use passavant_proto::{
         self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject,
     },
 };
-use passavant_store::{AuditEvent, Entry, Grant, TokenKind};
+use passavant_store::{AuditEvent, Entry, Grant, Opens, TokenKind};
 use std::sync::Arc;
 
 /// A verified subject token, with the conditions that must still hold when the ID-JAG is recorded.
@@ -134,6 +134,10 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             party: permit.audience.to_string(),
             lineage: subject.session.clone(),
             expires_at: claims.exp,
+            opens: Some(Opens {
+                resources: permit.resources.clone(),
+                scopes: permit.scopes.clone(),
+            }),
         });
         Ok(Decision::Grant(Box::new(operation), claims))
     }

@@ -1,6 +1,9 @@
 //! The tokens of a sign-in: ID token, access token for the IdP's own endpoints, refresh token.
 
-use super::{directory::IdpDirectory, directory::Living, logout_notices::tells, state::Idp};
+use super::{
+    directory::IdpDirectory, directory::Living, logout_notices::tells,
+    revocation_notices::server_of, state::Idp,
+};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, Snapshot},
@@ -87,6 +90,8 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());
         operation.tells = tells(issue.client, issue.session);
+        let server = server_of(issue.client, &snapshot.directory);
+        operation.known_by = server.map(|server| (user.id.clone(), server));
         match &issue.used_up {
             UsedUp::Code(hash, issued) => {
                 operation.code = Some((*hash).to_owned());
@@ -104,6 +109,7 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
             party: authority.issuer.to_string(),
             lineage: issue.family.to_owned(),
             expires_at: self.expires,
+            opens: None,
         });
         Ok(Decision::Grant(Box::new(operation), person))
     }

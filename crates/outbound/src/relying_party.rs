@@ -7,7 +7,7 @@ use crate::{
         Discovered, any_authorization_endpoint, authorization_endpoint, discover_named, redirect_of,
     },
     error::{DiscoveryError, OAuthError, SignInError},
-    http::Outbound,
+    http::{Bounds, Outbound},
     jwks::{KeySource, RemoteKeys},
     reach::{Reach, checked},
 };
@@ -17,6 +17,7 @@ use passavant_proto::{
     jose::jwk::{Algorithm, KeySet, SigningKey},
     jose::jws,
     oauth::client_assertion,
+    oauth::global_token_revocation::{self, RevocationToken},
     oauth::pkce::CodeChallenge,
     oidc::id_token::{self, SignIn},
     oidc::logout_token::{self, LogoutToken},
@@ -56,6 +57,9 @@ struct Entry {
 
 /// No request is made for this long after one that failed, in seconds.
 const COOLDOWN: i64 = 10;
+
+/// How long a party has that is told something: its status is the answer.
+const TOLD: Bounds = Bounds { bytes: 0, time: Duration::from_secs(15) };
 
 /// How long a discovery may take, all of its places together.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -384,8 +388,51 @@ impl RelyingParty {
         reach: Reach,
         token: &str,
     ) -> Result<u16, String> {
-        let answer = self.outbound.post_form(url, reach, &[("logout_token", token)], None).await;
+        let form = [("logout_token", token)];
+        let answer = self.outbound.post_form_within(url, reach, &form, None, TOLD).await;
         answer.map(|answer| answer.status).map_err(|error| error.to_string())
+    }
+
+    /// The metadata of an authorization server that an administrator registered, cached like those of
+    /// an issuer.
+    pub async fn authorization_server(
+        &self,
+        issuer: &Issuer,
+    ) -> Result<Discovered, DiscoveryError> {
+        self.discover(issuer, issuer.as_str()).await
+    }
+
+    /// Sends a request by which access ends at another authorization server (Global Token Revocation),
+    /// and returns the status.
+    pub async fn post_revocation(
+        &self,
+        url: &str,
+        reach: Reach,
+        token: &str,
+        body: &serde_json::Value,
+    ) -> Result<u16, String> {
+        let limits = (&[][..], TOLD);
+        let answer =
+            self.outbound.json_within(("POST", url), reach, Some(token), Some(body), limits).await;
+        answer.map(|answer| answer.status).map_err(|error| error.to_string())
+    }
+
+    /// Verifies the JWT of a request of an upstream by which access ends here.
+    pub async fn revocation(
+        &self,
+        registration: &Registration<'_>,
+        token: &str,
+        endpoint: &str,
+    ) -> Result<RevocationToken, SignInError> {
+        let issuer = registration.issuer;
+        let refused = |error| SignInError::IdToken { issuer: issuer.to_string(), error };
+        let (_, kid) = global_token_revocation::claimed(token).map_err(refused)?;
+        let keys = self.keys_of(issuer, registration.algorithm, kid.as_deref()).await?;
+        let spelling = registration.other_spelling.as_deref();
+        let client = Some(registration.client_id);
+        let now = self.clock.now();
+        global_token_revocation::verify(token, &keys, (issuer, spelling), client, endpoint, now)
+            .map_err(refused)
     }
 
     /// The keys of an issuer, by its own metadata.

@@ -132,6 +132,8 @@ pub enum Refusal {
     IssuerKeysUnavailable,
     /// The ID-JAG was used before (MCP Enterprise-Managed Authorization, section 7.4.2).
     IdJagReplay,
+    /// The issuer has ended the person's access since it issued the ID-JAG.
+    AccessEnded,
     /// A resource of the ID-JAG is not governed here (ID-JAG draft section 4.4.1).
     ResourceNotGoverned,
     /// The ID-JAG names no resource, and there is not exactly one here.
@@ -478,6 +480,13 @@ impl Refusal {
                 400,
                 GRANT,
                 "The ID-JAG was used before. Ask the identity provider for a fresh one.",
+            ),
+            Self::AccessEnded => (
+                "id_jag.access_ended",
+                400,
+                GRANT,
+                "The identity provider has ended the person's access since it issued the ID-JAG. A new sign-in is \
+                 needed.",
             ),
             Self::ResourceNotGoverned => (
                 "resource.not_governed",

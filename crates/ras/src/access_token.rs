@@ -18,6 +18,7 @@ pub(super) fn grant(claims: &AccessTokenClaims, party: String, lineage: &str) ->
         party,
         lineage: lineage.to_owned(),
         expires_at: claims.exp,
+        opens: None,
     }
 }
 

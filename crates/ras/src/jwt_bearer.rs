@@ -27,7 +27,7 @@ use passavant_proto::{
     xaa::jwt_bearer::{self, JwtBearer},
     xaa::trust::{Account, SubjectLink, TrustedIssuer},
 };
-use passavant_store::{AuditEvent, Entry, StoreError, UsedJti};
+use passavant_store::{AuditEvent, Entry, StoreError, SubjectThen, UsedJti};
 use std::sync::Arc;
 
 pub(super) async fn redeem(
@@ -174,6 +174,11 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
             forget_after: id_jag.forget_after(),
         });
         let party = id_jag.issuer().to_string();
+        operation.subject = Some(SubjectThen {
+            issuer: party.clone(),
+            subject: id_jag.subject().to_owned(),
+            issued_at: id_jag.issued_at(),
+        });
         operation.grant = Some(access_token::grant(&claims, party, id_jag.jti()));
         let resource = decision.spelled.as_ref().unwrap_or(&decision.governed.resource);
         let resource = resource.to_string();
@@ -182,10 +187,20 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
 
     fn lost(&self) -> Lost {
         Lost {
-            session: Refusal::AccountUnknown,
+            session: Refusal::AccessEnded,
             token: Refusal::IdJagReplay,
             jti: Refusal::IdJagReplay,
         }
+    }
+}
+
+/// Where the keys of a trusted issuer are.
+pub(super) fn key_source(trusted: &TrustedIssuer) -> KeySource {
+    KeySource {
+        owner: trusted.issuer.to_string(),
+        jwks_uri: trusted.jwks_uri.clone(),
+        algorithm: trusted.algorithm,
+        reach: Reach::of_trusted_url(trusted.issuer.as_str()),
     }
 }
 
@@ -212,12 +227,7 @@ async fn verify(
             continue;
         };
         event.note(Detail::Issuer, trusted.issuer.as_str());
-        let source = KeySource {
-            owner: trusted.issuer.to_string(),
-            jwks_uri: trusted.jwks_uri.clone(),
-            algorithm: trusted.algorithm,
-            reach: Reach::of_trusted_url(trusted.issuer.as_str()),
-        };
+        let source = key_source(trusted);
         let keys = authority.context.remote_keys.keys(&source, unverified.kid()).await;
         let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
         let expected = Expected {

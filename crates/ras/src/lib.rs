@@ -7,6 +7,7 @@ mod code;
 mod consent_page;
 mod directory;
 mod front_channel;
+mod global_token_revocation;
 mod jwt_bearer;
 mod registration;
 mod standing;
@@ -50,6 +51,10 @@ impl Ras {
         let router = Router::new()
             .merge(readable_by_pages(public))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
+            .route(
+                &format!("{base}/global_token_revocation"),
+                post(global_token_revocation::revoke),
+            )
             .route(&format!("{base}/authorize"), get(begin::<Ras>).post(front::answer::<Ras>))
             .route(&format!("{base}/callback"), get(callback::callback))
             .with_state(self.clone());

@@ -27,16 +27,17 @@ pub use administrators::{
 };
 pub use database::{Store, StoreError};
 pub use directory::{Generation, Page, Put, Seen, Wanted};
-pub use keys::SealedKey;
+pub use keys::{Retirement, SealedKey};
 pub use ledger::{
-    AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Outcome, TokenKind, UsedJti,
+    AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Opens, Outcome, Reconsidered,
+    RevocationNotices, SubjectThen, TokenKind, UsedJti,
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
-    Checked, DueSession, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS, MOST_PASSKEYS,
-    MOST_TOTP_FAILURES, MemberChange, NotProvisioned, Passkey, PasskeyAdded, PasskeyRemoved,
-    PersonLink, Proved, ProvisionedGroup, ProvisionedPerson, Provisioner, ProvisioningToken, Told,
-    Totp, TotpCount, UpstreamOutcome, UpstreamSignIn, User,
+    Checked, DueSession, EndedAccess, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS,
+    MOST_PASSKEYS, MOST_TOTP_FAILURES, MemberChange, NotProvisioned, Passkey, PasskeyAdded,
+    PasskeyRemoved, PersonLink, Proved, ProvisionedGroup, ProvisionedPerson, Provisioner,
+    ProvisioningToken, Told, Totp, TotpCount, UpstreamOutcome, UpstreamSignIn, User,
 };
 pub use record::Record;
 pub use rows::Readings;

@@ -17,7 +17,7 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The later steps, numbered from 1. A released step is never changed.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
     Step::Both(include_str!("migrations/0003_refresh_again.sql")),
@@ -38,6 +38,10 @@ const STEPS: [Step; 12] = [
     Step::Each {
         sqlite: include_str!("migrations/0012_logout_notices.sqlite.sql"),
         postgres: include_str!("migrations/0012_logout_notices.postgres.sql"),
+    },
+    Step::Each {
+        sqlite: include_str!("migrations/0013_revocation_notices.sqlite.sql"),
+        postgres: include_str!("migrations/0013_revocation_notices.postgres.sql"),
     },
 ];
 

@@ -105,7 +105,10 @@ impl Store {
                  AND held.ended_at IS NULL)"
                     .to_owned(),
             ),
-            ("logout_notices", format!("ended_at < {}", before(2 * 86_400))),
+            // Given up, and on record, long before.
+            ("logout_notices", format!("ended_at < {}", before(30 * 86_400))),
+            ("revocation_notices", format!("made_at < {}", before(30 * 86_400))),
+            ("ended_subjects", format!("forget_after < {}", before(3600))),
             ("installations", format!("revoked_at < {}", before(30 * 86_400))),
             ("audit", format!("outcome = 'refused' AND at < {refused}")),
         ];

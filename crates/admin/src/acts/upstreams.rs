@@ -17,6 +17,7 @@ use passavant_proto::{
     event::{Act, Detail},
     identifier::{Issuer, SubjectIssuer},
     jose::jwk::Algorithm,
+    oauth::global_token_revocation::PATH as REVOCATION,
     oidc::upstream::{
         OpenIdProvider, OpenIdUpstream, Preset, UpstreamAuthentication, UpstreamProtocol,
         UpstreamProvider, is_for_all_tenants, issuer_of_tenant,
@@ -80,6 +81,8 @@ fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
         saml,
         redirect_uri: idp.issuer().endpoint(&format!("/callback/{}", held.name)),
         backchannel_logout_uri: open_id.map(|_| logout()),
+        global_token_revocation_endpoint: open_id
+            .map(|_| idp.issuer().endpoint(&format!("{REVOCATION}/{}", held.name))),
         client_id: open_id.map(|held| held.client_id.clone()),
         proof,
         proof_algorithm,

@@ -285,6 +285,16 @@ impl<A: Administration> Table<A> {
             )
             .op(
                 Op::new(
+                    Method::POST,
+                    "/keys/{id}/retire",
+                    Change,
+                    "Have the next key sign in place of this one, at once; what it signed is still believed",
+                )
+                .answer::<KeyMade>(),
+                retire_key::<A>,
+            )
+            .op(
+                Op::new(
                     Method::DELETE,
                     "/keys/{id}",
                     Change,
@@ -622,6 +632,13 @@ async fn rotate<A: Administration>(
     Said(rotation): Said<Rotation>,
 ) -> Answer<KeyMade> {
     acting.context.rotate_key(rotation).await.map(Json)
+}
+
+async fn retire_key<A: Administration>(
+    acting: Acting<A>,
+    Path(kid): Path<String>,
+) -> Answer<KeyMade> {
+    acting.context.retire_key(&kid).await.map(Json)
 }
 
 async fn remove_key<A: Administration>(

@@ -281,6 +281,9 @@ pub struct UpstreamView {
     /// Where it may say that a session there has ended (OpenID Connect Back-Channel Logout).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backchannel_logout_uri: Option<String>,
+    /// Where it may say that somebody's access has ended (Global Token Revocation; Okta's Universal Logout).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_token_revocation_endpoint: Option<String>,
     /// This IdP's client id there, where it speaks OpenID Connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,

@@ -17,17 +17,20 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, Method, Response, StatusCode, header, request::Parts},
+    http::{Method, Response, StatusCode, header, request::Parts},
     routing::any,
 };
 use error::{ScimError, answer};
-use passavant_authority::{admission::Sender, answer::throttled, origin::origin_of};
+use passavant_authority::{
+    admission::Sender,
+    answer::throttled,
+    origin::{bearer_token, origin_of},
+};
 use passavant_proto::{
     event::{Detail, RequestEvent},
     identifier::Issuer,
     jose::claims::parse_json,
     oidc::upstream::{UpstreamProvider, provisioning_path},
-    secret::Secret,
 };
 use passavant_store::{AuditEvent, NotProvisioned, Provisioner, StoreError};
 use serde_json::Value;
@@ -160,16 +163,6 @@ async fn provision(State(idp): State<Idp>, request: Request) -> Response<Body> {
     }
 }
 
-fn token_of(headers: &HeaderMap) -> Option<Secret> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let value = all.next()?.to_str().ok()?;
-    if all.next().is_some() {
-        return None;
-    }
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Secret::new(token.trim()))
-}
-
 /// Whose token it is: before the body is read.
 async fn admitted(idp: Idp, request: Request) -> Result<Asked, Response<Body>> {
     let (parts, body) = request.into_parts();
@@ -230,7 +223,7 @@ async fn authenticated(
     let name = place.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
     let snapshot = authority.fresh().await.map_err(unavailable)?;
     let upstream = snapshot.directory.upstream(&name).cloned();
-    let token = match token_of(&parts.headers) {
+    let token = match bearer_token(&parts.headers) {
         Some(token) => {
             let held = authority.store.provisioning_token(&name, &token.hash(), now).await;
             held.map_err(unavailable)?

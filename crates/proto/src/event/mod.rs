@@ -107,6 +107,7 @@ words! {
         Revoke = "revoke": "revoked it",
         Approve = "approve": "approved it as it is now",
         Rotate = "rotate": "made one that follows",
+        Retire = "retire": "had another one sign in its place",
         Remove = "remove": "took it away at once",
         Delete = "delete": "deleted it",
     }
@@ -142,6 +143,8 @@ words! {
         UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
         LogoutNotice = "logout_notice": "an application was told that a session has ended, or could not be told",
+        AccessEnded = "access_ended": "an identity provider said that somebody's access has ended",
+        RevocationNotice = "revocation_notice": "an authorization server was told that somebody's access has ended, or could not be told",
         CredentialAdded = "credential.added": "a person added a way to sign in: a passkey, one-time passwords, another password",
         CredentialRemoved = "credential.removed": "a person removed one",
         Enrol = "enrol": "a computer was enrolled",
@@ -294,7 +297,19 @@ impl RequestEvent {
                 Detail::Session,
                 Detail::Subject,
             ],
-            Self::LogoutNotice => &[Detail::More, Detail::Reason, Detail::Session],
+            Self::LogoutNotice => &[Detail::Count, Detail::More, Detail::Reason, Detail::Session],
+            Self::AccessEnded => &[
+                Detail::Address,
+                Detail::Count,
+                Detail::Issuer,
+                Detail::More,
+                Detail::Reason,
+                Detail::RequestId,
+                Detail::Subject,
+            ],
+            Self::RevocationNotice => {
+                &[Detail::Audience, Detail::Count, Detail::More, Detail::Reason]
+            }
             Self::PersonAdded => &[Detail::Issuer, Detail::Subject],
             Self::PersonChanged => &[Detail::Issuer, Detail::More, Detail::Subject],
             Self::Provisioning => &[
@@ -424,6 +439,7 @@ impl RequestEvent {
         match self {
             Self::TokenExchange
             | Self::LogoutNotice
+            | Self::RevocationNotice
             | Self::AssertionExchange
             | Self::PushedRequest
             | Self::DeviceAuthorization

@@ -7,6 +7,7 @@ use crate::{
 use crate::{
     identifier::{Issuer, Resource},
     jose::jwk::Algorithm,
+    oauth::global_token_revocation,
     oauth::scope::Scopes,
 };
 use serde::{Deserialize, Serialize};
@@ -126,6 +127,8 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
         "jwks_uri": issuer.endpoint("/jwks"),
         "revocation_endpoint": issuer.endpoint("/revoke"),
         "introspection_endpoint": issuer.endpoint("/introspect"),
+        "global_token_revocation_endpoint": issuer.endpoint(global_token_revocation::PATH),
+        "passavant_id_jag_revocation": true,
         // Even if nobody may sign in: clients fail silently without it (RFC 8414 requires the
         // member).
         "response_types_supported": ["code"],
@@ -215,6 +218,12 @@ pub struct AuthorizationServerMetadata {
     /// Introspection endpoint.
     #[serde(default)]
     pub introspection_endpoint: Option<String>,
+    /// Global Token Revocation.
+    #[serde(default)]
+    pub global_token_revocation_endpoint: Option<String>,
+    /// Passavant's own: a request to that endpoint may name single ID-JAGs.
+    #[serde(default)]
+    pub passavant_id_jag_revocation: bool,
     /// Logout endpoint.
     #[serde(default)]
     pub end_session_endpoint: Option<String>,

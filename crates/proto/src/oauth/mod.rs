@@ -9,6 +9,7 @@ pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_document;
 pub mod form;
+pub mod global_token_revocation;
 pub mod metadata;
 pub mod pkce;
 pub mod redirect_uri;

@@ -100,6 +100,11 @@ impl DenialReason {
         matches!(self, Self::AuthenticationTooOld { .. } | Self::AuthenticationTooWeak { .. })
     }
 
+    /// Whether nothing is open to this person by this client there, whatever was asked for.
+    pub const fn is_about_the_whole(&self) -> bool {
+        matches!(self, Self::AudienceUnknown | Self::NotConnected | Self::NotAssigned)
+    }
+
     /// The stable name in the audit record.
     pub fn word(&self) -> &'static str {
         match self {
@@ -210,7 +215,7 @@ impl Policy {
     }
 
     /// The RAS that `audience` names by its issuer or an alias, modulo one trailing slash.
-    fn server(&self, audience: &str) -> Option<&ResourceAuthorizationServer> {
+    pub fn server(&self, audience: &str) -> Option<&ResourceAuthorizationServer> {
         // Exact match first: two servers may differ only by a trailing slash.
         let exact = self.servers.get(audience);
         let slashless = audience.strip_suffix('/').unwrap_or(audience);

@@ -105,6 +105,7 @@ pub struct IdJag {
     issuer: Issuer,
     subject: String,
     jti: String,
+    issued: Timestamp,
     expires: Timestamp,
     resources: Vec<Resource>,
     scopes: Option<Scopes>,
@@ -221,6 +222,7 @@ impl<'a> UnverifiedIdJag<'a> {
             issuer: expected.issuer.clone(),
             subject: claims.required_id("sub", 255)?.to_owned(),
             jti: claims.required_id("jti", 255)?.to_owned(),
+            issued,
             expires,
             resources,
             scopes,
@@ -238,6 +240,11 @@ impl IdJag {
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
+    /// `iat`.
+    pub fn issued_at(&self) -> Timestamp {
+        self.issued
+    }
+
     /// `sub`: the person, unique for this issuer only (ID-JAG draft section 3.1).
     pub fn subject(&self) -> &str {
         &self.subject

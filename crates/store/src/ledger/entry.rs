@@ -14,8 +14,11 @@ use crate::{
     people::INSTALLATION,
     sign_in::{RefreshToken, Replaces, keep_refresh, replace_refresh, use_code, write_refresh},
 };
-use passavant_proto::time::Timestamp;
-use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyArguments};
+use passavant_proto::{identifier::Resource, oauth::scope::Scopes, time::Timestamp};
+use sqlx::{
+    Any, AssertSqlSafe, Row, Transaction,
+    any::{AnyArguments, AnyRow},
+};
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
@@ -76,6 +79,28 @@ pub struct Grant {
     pub lineage: String,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// What an ID-JAG opens, so that it can be decided about again.
+    pub opens: Option<Opens>,
+}
+
+/// What an ID-JAG opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opens {
+    /// The MCP servers.
+    pub resources: Vec<Resource>,
+    /// The scopes.
+    pub scopes: Scopes,
+}
+
+/// A person as an issuer names them, in an assertion of a certain time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectThen {
+    /// The trusted issuer.
+    pub issuer: String,
+    /// Its `sub`.
+    pub subject: String,
+    /// When the assertion was issued.
+    pub issued_at: Timestamp,
 }
 
 /// One decision to record. Its conditions are checked in the transaction that records it; if one
@@ -103,8 +128,13 @@ pub struct Entry {
     pub issues: Option<(String, Box<RefreshToken>)>,
     /// An identifier that must be new.
     pub jti: Option<UsedJti>,
+    /// Whose issuer must not have ended their access since.
+    pub subject: Option<SubjectThen>,
     /// The session and the client that is to be told when it ends.
     pub tells: Option<(String, String)>,
+    /// A person, and an authorization server that knows of them from now on: whoever gets an ID-JAG about
+    /// them does anyway.
+    pub known_by: Option<(String, String)>,
     /// The token minted.
     pub grant: Option<Grant>,
     /// The audit event of success, or of a refusal decided before; `None` for a step that has no
@@ -129,7 +159,9 @@ impl Entry {
             keeps: None,
             issues: None,
             jti: None,
+            subject: None,
             tells: None,
+            known_by: None,
             grant: None,
             event,
             reasons: ["session.ended", "refresh.invalid", "jti.replay"],
@@ -145,7 +177,8 @@ pub enum EntryOutcome {
     /// The policy or a person changed since the decision: read and decide again. Nothing was
     /// written.
     Stale,
-    /// The session has ended, or the family was revoked. The refusal was recorded.
+    /// The session has ended, the family was revoked, or the issuer has ended the person's access. The
+    /// refusal was recorded.
     SessionEnded,
     /// The refresh token or the code is not live, or was used meanwhile. The refusal was recorded.
     RefreshTokenNotLive,
@@ -241,26 +274,43 @@ impl Store {
     }
 
     async fn grant(&self, and: &'static str, jti: &str) -> Result<Option<Grant>, StoreError> {
-        let sql = format!(
-            "SELECT kind, user_id, client_id, party, lineage, expires_at FROM grants \
-             WHERE jti = $1 {and}"
-        );
+        let sql = format!("SELECT {GRANT} FROM grants WHERE jti = $1 {and}");
         let row =
             reading!(self, fetch_optional, sqlx::query(AssertSqlSafe(sql.clone())).bind(jti))?;
-        row.map(|row| {
-            let kind: &str = row.try_get("kind")?;
-            Ok(Grant {
-                jti: jti.to_owned(),
-                kind: if kind == "id_jag" { TokenKind::IdJag } else { TokenKind::AccessToken },
-                user_id: row.try_get("user_id")?,
-                client_id: row.try_get("client_id")?,
-                party: row.try_get("party")?,
-                lineage: row.try_get("lineage")?,
-                expires_at: Timestamp(row.try_get("expires_at")?),
-            })
-        })
-        .transpose()
+        row.map(|row| grant_of(&row)).transpose()
     }
+}
+
+/// The columns that [`grant_of`] reads.
+pub(super) const GRANT: &str =
+    "jti, kind, user_id, client_id, party, lineage, expires_at, resources, scopes";
+
+pub(super) fn grant_of(row: &AnyRow) -> Result<Grant, StoreError> {
+    let kind: &str = row.try_get("kind")?;
+    let (resources, scopes): (Option<&str>, Option<&str>) =
+        (row.try_get("resources")?, row.try_get("scopes")?);
+    // What cannot be read is like what an earlier version wrote: it is not known what it opens.
+    let opens = resources.zip(scopes).and_then(|(resources, scopes)| {
+        let resources = resources.split_whitespace().map(Resource::parse);
+        Some(Opens {
+            resources: resources.collect::<Result<_, _>>().ok()?,
+            scopes: Scopes::parse(scopes)?,
+        })
+    });
+    Ok(Grant {
+        jti: row.try_get("jti")?,
+        kind: if kind == "id_jag" { TokenKind::IdJag } else { TokenKind::AccessToken },
+        user_id: row.try_get("user_id")?,
+        client_id: row.try_get("client_id")?,
+        party: row.try_get("party")?,
+        lineage: row.try_get("lineage")?,
+        expires_at: Timestamp(row.try_get("expires_at")?),
+        opens,
+    })
+}
+
+fn spaced(resources: &[Resource]) -> String {
+    resources.iter().map(Resource::as_str).collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn spawn_writers(store: &Store, queue: mpsc::Receiver<Queued>, writers: usize) {
@@ -369,12 +419,18 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
     let recorded = |outcome: &EntryOutcome| *outcome == EntryOutcome::Recorded;
     let mut grants = Vec::new();
     let mut told = BTreeSet::new();
+    let mut known = BTreeSet::new();
     let mut events = Vec::new();
     for (queued, outcome) in group.iter().zip(&outcomes) {
         let operation = &queued.operation;
         if recorded(outcome) {
             grants.extend(&operation.grant);
             told.extend(&operation.tells);
+            known.extend(
+                operation.known_by.as_ref().map(|(user, party)| (user.as_str(), party.as_str())),
+            );
+            let id_jag = operation.grant.as_ref().filter(|grant| grant.kind == TokenKind::IdJag);
+            known.extend(id_jag.map(|grant| (grant.user_id.as_str(), grant.party.as_str())));
         }
         let reason = match outcome {
             EntryOutcome::Recorded => None,
@@ -391,6 +447,7 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
         }
     }
     insert_grants(&mut transaction, &grants).await?;
+    insert_told_of(&mut transaction, &known.into_iter().collect::<Vec<_>>()).await?;
     insert_told(&mut transaction, &told.into_iter().collect::<Vec<_>>()).await?;
     insert_audit(&mut transaction, &events).await?;
     transaction.commit().await?;
@@ -434,6 +491,7 @@ async fn decide(
         .collect();
     let sql = "SELECT jti FROM grants WHERE jti IN ";
     let revoked = find(transaction, sql, "", marks.iter().map(String::as_str)).await?;
+    let ended = ended_subjects(transaction, group).await?;
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         let operation = &queued.operation;
         let is_revoked =
@@ -444,6 +502,10 @@ async fn decide(
         if *outcome != EntryOutcome::Recorded {
         } else if missing(&operation.session, &live_sessions)
             || operation.family.as_ref().is_some_and(is_revoked)
+            || operation
+                .subject
+                .as_ref()
+                .is_some_and(|subject| ended.iter().any(|at| at.ends(subject)))
         {
             *outcome = EntryOutcome::SessionEnded;
         } else if missing(&operation.refresh_token, &live_tokens) {
@@ -617,6 +679,74 @@ pub(crate) async fn insert_jtis(
     Ok(won)
 }
 
+/// Until when an issuer has ended a person's access.
+struct EndedSubject {
+    issuer: String,
+    subject: String,
+    ended_at: Timestamp,
+}
+
+impl EndedSubject {
+    fn ends(&self, then: &SubjectThen) -> bool {
+        (&self.issuer, &self.subject) == (&then.issuer, &then.subject)
+            && then.issued_at <= self.ended_at
+    }
+}
+
+async fn ended_subjects(
+    transaction: &mut Transaction<'static, Any>,
+    group: &[Queued],
+) -> Result<Vec<EndedSubject>, StoreError> {
+    let wanted: BTreeSet<&str> = group
+        .iter()
+        .filter_map(|queued| queued.operation.subject.as_ref())
+        .map(|then| then.subject.as_str())
+        .collect();
+    let wanted: Vec<&str> = wanted.into_iter().collect();
+    let mut ended = Vec::new();
+    for chunk in wanted.chunks(MOST_FOUND) {
+        let size = padded(chunk.len());
+        let mut arguments = AnyArguments::default();
+        for subject in filled(chunk, size) {
+            bind(&mut arguments, *subject)?;
+        }
+        let sql = format!(
+            "SELECT issuer, subject, ended_at FROM ended_subjects WHERE subject IN {}",
+            places(0, size)
+        );
+        let rows =
+            sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **transaction).await?;
+        for row in rows {
+            ended.push(EndedSubject {
+                issuer: row.try_get(0)?,
+                subject: row.try_get(1)?,
+                ended_at: Timestamp(row.try_get(2)?),
+            });
+        }
+    }
+    Ok(ended)
+}
+
+/// Notes which parties know of which people.
+async fn insert_told_of(
+    transaction: &mut Transaction<'static, Any>,
+    known: &[(&str, &str)],
+) -> Result<(), StoreError> {
+    for chunk in chunks(known) {
+        let mut arguments = AnyArguments::default();
+        for (user_id, party) in chunk {
+            bind(&mut arguments, *user_id)?;
+            bind(&mut arguments, *party)?;
+        }
+        let sql = format!(
+            "INSERT INTO told_of (user_id, party) VALUES {} ON CONFLICT DO NOTHING",
+            rows(chunk.len(), 2)
+        );
+        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
 async fn insert_told(
     transaction: &mut Transaction<'static, Any>,
     told: &[&(String, String)],
@@ -650,11 +780,14 @@ async fn insert_grants(
             bind(&mut arguments, grant.party.as_str())?;
             bind(&mut arguments, grant.lineage.as_str())?;
             bind(&mut arguments, grant.expires_at.0)?;
+            let opens = grant.opens.as_ref();
+            bind(&mut arguments, opens.map(|opens| spaced(&opens.resources)))?;
+            bind(&mut arguments, opens.map(|opens| opens.scopes.to_string()))?;
         }
         let sql = format!(
-            "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at) \
-             VALUES {}",
-            rows(chunk.len(), 7)
+            "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at, \
+             resources, scopes) VALUES {}",
+            rows(chunk.len(), 9)
         );
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
     }

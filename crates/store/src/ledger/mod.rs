@@ -2,9 +2,12 @@
 
 mod audit;
 mod entry;
+mod revocation;
 mod statements;
 
 pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
-pub use entry::{Entry, EntryOutcome, Grant, TokenKind, UsedJti};
+pub use entry::{Entry, EntryOutcome, Grant, Opens, SubjectThen, TokenKind, UsedJti};
 pub(crate) use entry::{Queued, insert_jtis, spawn_writers};
+pub(crate) use revocation::notify_all;
+pub use revocation::{Reconsidered, RevocationNotices};

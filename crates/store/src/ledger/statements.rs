@@ -55,6 +55,7 @@ pub(super) fn bind(
 ) -> Result<(), StoreError> {
     let done = match value.into() {
         Bound::Text(text) => arguments.add(text),
+        Bound::NoText => arguments.add(None::<String>),
         Bound::Number(number) => arguments.add(number),
     };
     done.map_err(|e| StoreError::Database(sqlx::Error::Encode(e)))
@@ -62,6 +63,7 @@ pub(super) fn bind(
 
 pub(super) enum Bound {
     Text(String),
+    NoText,
     Number(i64),
 }
 
@@ -74,6 +76,12 @@ impl From<&str> for Bound {
 impl From<String> for Bound {
     fn from(text: String) -> Self {
         Self::Text(text)
+    }
+}
+
+impl From<Option<String>> for Bound {
+    fn from(text: Option<String>) -> Self {
+        text.map_or(Self::NoText, Self::Text)
     }
 }
 

@@ -4,12 +4,16 @@
 use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, Seen, read, remove, write},
-    ledger::{AuditEvent, insert_audit},
+    ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
     record::{Record, record},
     rows::{self, to_json},
-    sign_in::{end_account, end_issuer},
+    sign_in::{end_account, end_account_of_issuer, end_issuer},
 };
-use passavant_proto::xaa::trust::{Account, SubjectLink};
+use passavant_proto::{
+    event::Detail,
+    time::Timestamp,
+    xaa::trust::{Account, SubjectLink},
+};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 record!(
@@ -30,6 +34,19 @@ pub(crate) struct AccountLink {
     pub(crate) account: String,
 }
 record!(AccountLink, "account link", |l| l.link.key());
+
+/// What an issuer says has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedAccess<'a> {
+    /// Whose.
+    pub link: &'a SubjectLink,
+    /// The ID-JAGs, by their `jti`s; empty: everything.
+    pub id_jags: &'a [String],
+    /// When, by the issuer's clock.
+    pub ended_at: Timestamp,
+    /// When no ID-JAG from before can be accepted any more.
+    pub forget_after: Timestamp,
+}
 
 impl Store {
     /// Unlinks a person of a trusted issuer from their account; `false` if they are not linked.
@@ -67,6 +84,91 @@ impl Store {
         end_account(&mut transaction, id, event.at).await?;
         self.commit_directory(transaction, checked, event).await?;
         Ok(Some(account))
+    }
+
+    /// Ends what an issuer says has ended: of the person that it names, everything that came by way of
+    /// it, or what was issued for certain ID-JAGs. What it issued until `ended_at`, by its own clock, or
+    /// these ID-JAGs, open nothing any more, whether or not the person has an account here. Once for
+    /// each token that says so. Returns how many tokens and sign-ins ended; `None` if nobody is linked
+    /// as that person.
+    pub async fn end_subject(
+        &self,
+        ended: &EndedAccess<'_>,
+        once: UsedJti,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if insert_jtis(&mut transaction, vec![&once]).await?.is_empty() {
+            return Ok(Some(0));
+        }
+        let issuer = ended.link.issuer.as_str();
+        let linked = read::<AccountLink>(&mut transaction, &ended.link.key()).await?;
+        let account = linked.map(|linked| linked.account);
+        let mut gone = 0;
+        if ended.id_jags.is_empty() {
+            let end = "INSERT INTO ended_subjects (issuer, subject, ended_at, forget_after) \
+                       VALUES ($1, $2, $3, $4) ON CONFLICT (issuer, subject) DO UPDATE \
+                       SET ended_at = EXCLUDED.ended_at, forget_after = EXCLUDED.forget_after \
+                       WHERE ended_subjects.ended_at < EXCLUDED.ended_at";
+            sqlx::query(end)
+                .bind(issuer)
+                .bind(ended.link.subject.as_str())
+                .bind(ended.ended_at.0)
+                .bind(ended.forget_after.0)
+                .execute(&mut *transaction)
+                .await?;
+            if let Some(account) = &account {
+                gone = end_account_of_issuer(&mut transaction, account, issuer, now).await?;
+            }
+        }
+        let namespace = format!("id_jag {issuer}");
+        for jti in ended.id_jags {
+            let used = UsedJti {
+                namespace: namespace.clone(),
+                jti: jti.clone(),
+                forget_after: ended.forget_after,
+            };
+            insert_jtis(&mut transaction, vec![&used]).await?;
+            let Some(account) = &account else { continue };
+            let end = "UPDATE grants SET revoked_at = $4 WHERE user_id = $1 AND party = $2 \
+                       AND lineage = $3 AND revoked_at IS NULL";
+            let done = sqlx::query(end).bind(account).bind(issuer).bind(jti).bind(now.0);
+            gone += done.execute(&mut *transaction).await?.rows_affected();
+        }
+        let mut event = event.with(Detail::Count, gone.to_string());
+        if let Some(account) = &account {
+            event = event.person(account);
+        }
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(account.map(|_| gone))
+    }
+
+    /// The person of an issuer whose account has an address, if exactly one is linked to it.
+    pub async fn linked_by_email(
+        &self,
+        issuer: &str,
+        email: &str,
+    ) -> Result<Option<SubjectLink>, StoreError> {
+        let document = self.dialect.bytes("held.document");
+        let sql = format!(
+            "SELECT link.id, {document} AS document FROM directory account \
+             JOIN account_links link ON link.account = account.id AND link.issuer = $1 \
+             JOIN directory held ON held.kind = '{}' AND held.id = link.id \
+             WHERE account.kind = '{}' AND account.name = $2 LIMIT 2",
+            AccountLink::KIND,
+            Account::KIND
+        );
+        let query = || {
+            let name = email.to_lowercase();
+            sqlx::query(AssertSqlSafe(sql.clone())).bind(issuer).bind(name)
+        };
+        let rows = reading!(self, fetch_all, query())?;
+        let [row] = rows.as_slice() else { return Ok(None) };
+        let held =
+            self.noted::<AccountLink>(row.try_get("id")?, rows::text_of(row, "document")?)?;
+        Ok(Some(held.link))
     }
 
     /// The people that an account is linked to.

@@ -472,17 +472,17 @@ impl Store {
     }
 
     /// Ends what an upstream says has ended there, once for each token that says so. Returns how many
-    /// sessions ended.
+    /// sessions ended; `None` if a person is named, and nobody is linked as them.
     pub async fn log_out(
         &self,
         of: LoggedOut<'_>,
         once: UsedJti,
         event: AuditEvent,
         now: Timestamp,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         let mut transaction = self.begin_revoking().await?;
         if insert_jtis(&mut transaction, vec![&once]).await?.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let user_id = match of.link {
             Some(link) => linked_user(&mut transaction, link).await?,
@@ -519,7 +519,24 @@ impl Store {
         }
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
-        Ok(sids.len())
+        Ok((of.link.is_none() || user_id.is_some()).then_some(sids.len()))
+    }
+
+    /// The person of an upstream who has an e-mail address here, if exactly one is linked.
+    pub async fn person_by_email(
+        &self,
+        upstream: &str,
+        email: &str,
+    ) -> Result<Option<SubjectLink>, StoreError> {
+        let sql = "SELECT link.issuer, link.tenant, link.subject FROM people \
+                   JOIN upstream_links link ON link.user_id = people.id AND link.upstream = $1 \
+                   WHERE people.email = $2 LIMIT 2";
+        let rows = reading!(self, fetch_all, sqlx::query(sql).bind(upstream).bind(email))?;
+        let [row] = rows.as_slice() else { return Ok(None) };
+        let Ok(issuer) = SubjectIssuer::parse(row.try_get("issuer")?) else { return Ok(None) };
+        let tenant: String = row.try_get("tenant")?;
+        let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+        Ok(Some(SubjectLink { issuer, tenant, subject: row.try_get("subject")? }))
     }
 
     /// The upstream by way of which a session began, if it did.

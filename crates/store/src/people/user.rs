@@ -162,6 +162,11 @@ pub(crate) async fn forget_user(
         .bind(id)
         .execute(&mut **transaction)
         .await?;
+    // Each party that knew of them has a notice now.
+    sqlx::query("DELETE FROM told_of WHERE user_id = $1")
+        .bind(id)
+        .execute(&mut **transaction)
+        .await?;
     sqlx::query("DELETE FROM provisioned_people WHERE user_id = $1")
         .bind(id)
         .execute(&mut **transaction)

@@ -15,7 +15,9 @@ pub use code::{AuthorizationCode, CodeState};
 pub use device_code::{DeviceCode, DeviceState};
 pub use logout_notice::LogoutNotice;
 pub(crate) use of_client::end_client;
-pub(crate) use of_server::{end_account, end_issuer, end_resource, end_upstream};
+pub(crate) use of_server::{
+    end_account, end_account_of_issuer, end_issuer, end_resource, end_upstream,
+};
 pub use pushed_request::PushedRequest;
 pub use refresh_token::{RefreshToken, RefreshTokenState, Replaces, Rotation};
 pub(crate) use refresh_token::{keep_refresh, replace_refresh, write_refresh};

@@ -49,6 +49,31 @@ pub(crate) async fn end_issuer(
     Ok(())
 }
 
+/// Ends what an account has by way of a trusted issuer. Returns how many tokens and sign-ins that were.
+pub(crate) async fn end_account_of_issuer(
+    transaction: &mut Transaction<'static, Any>,
+    account: &str,
+    issuer: &str,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let end = "UPDATE grants SET revoked_at = $3 \
+               WHERE user_id = $1 AND party = $2 AND revoked_at IS NULL";
+    let end = sqlx::query(end).bind(account).bind(issuer).bind(now.0);
+    let mut gone = end.execute(&mut **transaction).await?.rows_affected();
+    let quoted = Value::from(issuer).to_string();
+    for statement in [
+        "UPDATE refresh_tokens SET revoked_at = $3 WHERE revoked_at IS NULL AND user_id = $1 \
+         AND sid IN (SELECT sid FROM sessions \
+         WHERE user_id = $1 AND replace(authentication, $2, '') <> authentication)",
+        "UPDATE sessions SET ended_at = $3 WHERE ended_at IS NULL AND user_id = $1 \
+         AND replace(authentication, $2, '') <> authentication",
+    ] {
+        let end = sqlx::query(statement).bind(account).bind(quoted.as_str()).bind(now.0);
+        gone += end.execute(&mut **transaction).await?.rows_affected();
+    }
+    Ok(gone)
+}
+
 /// Ends what people had by way of an upstream.
 pub(crate) async fn end_upstream(
     transaction: &mut Transaction<'static, Any>,

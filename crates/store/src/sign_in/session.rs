@@ -4,7 +4,7 @@
 use crate::{
     database::{Store, StoreError, reading},
     directory::read,
-    ledger::{AuditEvent, insert_audit},
+    ledger::{AuditEvent, insert_audit, notify_all},
     rows::{document, to_json},
 };
 use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
@@ -213,6 +213,8 @@ pub(crate) async fn end_sign_ins(
     ] {
         sqlx::query(statement).bind(user_id).bind(now.0).execute(&mut **transaction).await?;
     }
+    // Whoever knows of the person ends what they issued.
+    notify_all(transaction, user_id, now).await?;
     // A way in that was made before is none afterwards.
     sqlx::query("DELETE FROM recovery_links WHERE user_id = $1")
         .bind(user_id)
