@@ -17,6 +17,7 @@ use passavant_outbound::SignInError;
 use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::global_token_revocation::{PATH, RevocationRequest, SubId},
+    oidc::upstream::UpstreamProvider,
     others_text::shown,
     xaa::trust::SubjectLink,
 };
@@ -62,7 +63,7 @@ async fn revoked(
     let bytes = Bytes::from_request(Request::new(body), &()).await;
     let bytes = bytes.map_err(IntoResponse::into_response)?;
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
-    let upstream = snapshot.directory.upstream(name).and_then(|upstream| upstream.open_id());
+    let upstream = snapshot.directory.upstream(name).and_then(UpstreamProvider::open_id);
     let Some(upstream) = upstream else {
         let text = "There is no such upstream, it is switched off, or it speaks SAML.";
         return Err(refused(StatusCode::NOT_FOUND, "not_found", text));

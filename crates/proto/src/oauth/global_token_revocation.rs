@@ -49,7 +49,7 @@ impl SubId {
         }
     }
 
-    fn read(object: Map<String, Value>) -> Result<Self, RequestError> {
+    fn read(object: &Map<String, Value>) -> Result<Self, RequestError> {
         let member = |name: &'static str| {
             let text = object.get(name).and_then(Value::as_str).unwrap_or_default();
             let plain =
@@ -112,7 +112,7 @@ impl RevocationRequest {
             }
             Some(_) => return Err(RequestError::IdJags),
         };
-        Ok(Self { subject: SubId::read(subject)?, id_jags })
+        Ok(Self { subject: SubId::read(&subject)?, id_jags })
     }
 
     /// The body of a request; by the member's `earlier` name for servers of an earlier draft.
