@@ -363,7 +363,12 @@ mod cases {
         assert_eq!(first.len(), 1);
         tell(&world).await;
         assert!(vendor.told().is_empty(), "not at once again");
-        world.pass(2);
+        // Operators see that somebody was not told.
+        world.pass(10);
+        let ready = world.http.get(world.idp.endpoint("/readyz")).send().await.unwrap();
+        let waits = "notices of ended access that wait: 1, the first one for 10 s";
+        let text = ready.text().await.unwrap();
+        assert!(text.starts_with("ready\n") && text.contains(waits), "{text}");
         tell(&world).await;
         let then = vendor.told();
         assert_eq!(then.len(), 2);

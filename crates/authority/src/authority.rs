@@ -331,6 +331,9 @@ pub struct Snapshot<D> {
     pub keys: KeyRing,
 }
 
+/// A notice that waits so long is told of, in seconds: one attempt failed, or more.
+const WAITS: i64 = 10;
+
 /// Whether an authorization server could make decisions now.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
@@ -338,6 +341,8 @@ pub struct Readiness {
     pub broken: Option<&'static str>,
     /// Stored records that cannot be read, and why. All other records are served.
     pub unreadable: Vec<String>,
+    /// What others have not been told yet.
+    pub waiting: Option<String>,
 }
 
 /// One authorization server.
@@ -379,7 +384,19 @@ impl<D: Directory> Authority<D> {
         let told = |(kind, id, why): (&str, String, String)| {
             format!("{}: {kind} `{}`: {why}", self.issuer, shown(&id, 200))
         };
-        Readiness { broken, unreadable: unreadable.into_iter().map(told).collect() }
+        let waiting = self.waiting().await;
+        Readiness { broken, unreadable: unreadable.into_iter().map(told).collect(), waiting }
+    }
+
+    /// Whom nobody could tell yet that access has ended.
+    async fn waiting(&self) -> Option<String> {
+        let (count, since) = self.store.waiting_revocations().await.ok()?;
+        let seconds = self.now().since(since?);
+        let told = format!(
+            "{}: notices of ended access that wait: {count}, the first one for {seconds} s",
+            self.issuer
+        );
+        (seconds >= WAITS).then_some(told)
     }
 
     /// Sets whether any https metadata document is accepted as a client.

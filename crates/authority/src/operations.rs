@@ -18,7 +18,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -64,6 +64,18 @@ pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNe
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.time))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(watch, watched))
+}
+
+/// Counts how long somebody was not told that access has ended, in seconds.
+pub fn told_after(seconds: i64) {
+    static LAG: OnceLock<Histogram<f64>> = OnceLock::new();
+    let lag = LAG.get_or_init(|| {
+        let meter = global::meter("passavant");
+        let lag = meter.f64_histogram("passavant.revocation.lag").with_unit("s");
+        lag.with_description("From the end of access to the party's answer").build()
+    });
+    #[allow(clippy::cast_precision_loss)] // a day has few seconds
+    lag.record(seconds.max(0) as f64, &[]);
 }
 
 /// Routes that limit bodies themselves: lists of people are long, and are read when it is known who
@@ -291,13 +303,14 @@ pub fn health(probes: Vec<Probe>, readers: Readers) -> Router {
     let ready = move || {
         let probes = probes.clone();
         async move {
-            let mut unreadable = Vec::new();
+            let (mut unreadable, mut waiting) = (Vec::new(), Vec::new());
             for Probe(ask) in &probes {
                 let found = ask().await;
                 if let Some(why) = found.broken {
                     return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
                 }
                 unreadable.extend(found.unreadable);
+                waiting.extend(found.waiting);
             }
             let mut text = "ready\n".to_owned();
             if !unreadable.is_empty() {
@@ -311,6 +324,9 @@ pub fn health(probes: Vec<Probe>, readers: Readers) -> Router {
                     Readers::Anyone => text.push_str(" see the log\n"),
                     Readers::Operators => text.push_str(&format!("\n{}\n", unreadable.join("\n"))),
                 }
+            }
+            if readers == Readers::Operators {
+                waiting.iter().for_each(|line| text.push_str(&format!("{line}\n")));
             }
             (StatusCode::OK, text)
         }

@@ -1,12 +1,17 @@
 //! Authorization servers are told when access has ended that this identity provider vouched for (Global
 //! Token Revocation), and what they know of is decided about again when the policy or a person changes.
 
-use super::{directory::IdpDirectory, logout_notices::next_of, state::Idp};
+use super::{
+    directory::{IdpDirectory, Living},
+    logout_notices::next_of,
+    state::Idp,
+};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, RegisteredClient, Snapshot},
     client_authentication::AuthenticatedClient,
     deliveries::{Deliveries, Delivery},
+    operations::told_after,
 };
 use passavant_outbound::Reach;
 use passavant_proto::{
@@ -23,15 +28,11 @@ use passavant_proto::{
     xaa::id_jag,
 };
 use passavant_store::{AuditEvent, Grant, Reconsidered, RevocationNotices, StoreError};
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// How long a node has the right to deliver notices, in seconds: longer than one attempt takes.
-const CLAIMED: i64 = 60;
+const CLAIMED: i64 = 20;
 /// How long an authorization server has to answer, finding it included.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long after an attempt the next one follows, in seconds; the last one again and again.
@@ -40,6 +41,8 @@ const PAUSES: [i64; 7] = [1, 2, 10, 60, 300, 1800, 3600];
 const GIVEN_UP: i64 = 24 * 3600;
 /// How often it is looked for what has ended.
 const TURN: Duration = Duration::from_millis(100);
+/// How many people are remembered while all ID-JAGs are decided about again.
+const REMEMBERED: usize = 10_000;
 /// How long it is waited after the database failed.
 const LATER: Duration = Duration::from_secs(3);
 
@@ -151,12 +154,22 @@ impl Idp {
         let snapshot = authority.fresh().await?;
         let now = authority.now();
         let over = now.plus(-access_token::LONGEST_LIFETIME);
-        let mut asked = Asked { idp: self, snapshot: &snapshot, clients: HashMap::new() };
+        let mut asked = Asked {
+            idp: self,
+            snapshot: &snapshot,
+            clients: HashMap::new(),
+            people: HashMap::new(),
+            sessions: HashMap::new(),
+        };
         let mut after = String::new();
         loop {
             let grants = store.live_id_jags(one.user_id.as_deref(), over, &after).await?;
             let Some(last) = grants.last() else { break };
             after.clone_from(&last.jti);
+            if asked.people.len() > REMEMBERED {
+                asked.people.clear();
+                asked.sessions.clear();
+            }
             let mut fallen = Vec::new();
             for grant in &grants {
                 if !asked.stands(grant).await? {
@@ -171,11 +184,13 @@ impl Idp {
     }
 }
 
-/// The same question about many ID-JAGs.
+/// The same question about many ID-JAGs. What was read once is not read again.
 struct Asked<'a> {
     idp: &'a Idp,
     snapshot: &'a Snapshot<IdpDirectory>,
     clients: HashMap<String, Option<Arc<RegisteredClient>>>,
+    people: HashMap<String, Option<Arc<Living>>>,
+    sessions: HashMap<String, Option<Authentication>>,
 }
 
 impl Asked<'_> {
@@ -184,26 +199,30 @@ impl Asked<'_> {
     async fn stands(&mut self, grant: &Grant) -> Result<bool, StoreError> {
         let authority = &self.idp.0.authority;
         let (store, directory) = (&authority.store, &self.snapshot.directory);
-        let Some(person) = directory.person(store, &grant.user_id, Look::Now).await? else {
-            return Ok(false);
-        };
-        let client = match self.clients.entry(grant.client_id.clone()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let client = match authority.client(directory, &grant.client_id, Look::Now).await {
-                    Ok(client) => client,
-                    Err(Failure::Broken(error)) => return Err(error),
-                    Err(_) => None,
-                };
-                new.insert(client)
-            }
-        };
-        let Some(client) = client else { return Ok(false) };
-        let Some(authentication) = store.session_authentication(&grant.lineage).await? else {
+        if !self.people.contains_key(&grant.user_id) {
+            let person = directory.person(store, &grant.user_id, Look::Now).await?;
+            self.people.insert(grant.user_id.clone(), person);
+        }
+        if !self.clients.contains_key(&grant.client_id) {
+            let client = match authority.client(directory, &grant.client_id, Look::Now).await {
+                Ok(client) => client,
+                Err(Failure::Broken(error)) => return Err(error),
+                Err(_) => None,
+            };
+            self.clients.insert(grant.client_id.clone(), client);
+        }
+        if !self.sessions.contains_key(&grant.lineage) {
+            let session = store.session_authentication(&grant.lineage).await?;
+            self.sessions.insert(grant.lineage.clone(), session);
+        }
+        let person = self.people.get(&grant.user_id).and_then(Option::as_ref);
+        let client = self.clients.get(&grant.client_id).and_then(Option::as_ref);
+        let session = self.sessions.get(&grant.lineage).and_then(Option::as_ref);
+        let (Some(person), Some(client), Some(session)) = (person, client, session) else {
             return Ok(false);
         };
         let Ok(audience) = Issuer::parse(&grant.party) else { return Ok(false) };
-        Ok(permitted(self.snapshot, grant, (&person.user, client), &authentication, &audience))
+        Ok(permitted(self.snapshot, grant, (&person.user, client), session, &audience))
     }
 }
 
@@ -275,6 +294,7 @@ async fn tell(idp: &Idp, party: &str, notices: &RevocationNotices) -> Result<Del
         .with(Detail::Count, notices.id_jags.len().to_string());
     let failed = match told {
         Told::Yes => {
+            told_after(now.since(notices.since));
             store.end_revocations(&notices.ids, Some(event)).await?;
             return Ok(Delivery::Done);
         }

@@ -584,7 +584,8 @@ pub(super) enum Key {
         #[arg(long)]
         algorithm: Option<String>,
     },
-    /// Have the next key sign in place of this one, at once; what this one signed is still believed
+    /// Have the next key sign in place of this one, at once; what this one signed is still believed. If the next one was
+    /// not published yet, servers that keep our keys may refuse what it signs for ten seconds
     Retire {
         /// Its id, as `list` shows it
         #[arg(allow_hyphen_values = true)]
