@@ -325,20 +325,33 @@ async fn upstreams(store: &Store) {
     // A session that ended there; told twice, it ends once.
     let live =
         async |sid: &str| store.session(&format!("cookie {sid}"), NOW).await.unwrap().is_some();
+    let said = |name: &str| SaidOnce { jwt: jti(name), body: String::new() };
     let of = LoggedOut { upstream: "corp", session: Some("there-new-1"), link: None };
-    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), Some(1));
+    assert_eq!(
+        store.log_out(of, &said("logout 1"), event("sign_out"), NOW).await.unwrap(),
+        AccessEnded::Now(1)
+    );
     assert!(!live("up-first-1").await && live("up-first-2").await);
     assert!(matches!(
         come(store, "up-again", &sign_in_there("ann", "y")).await,
         UpstreamOutcome::Begun(_, false)
     ));
-    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), Some(0));
+    assert_eq!(
+        store.log_out(of, &said("logout 1"), event("sign_out"), NOW).await.unwrap(),
+        AccessEnded::Before
+    );
     let stranger = person_there("nobody");
     let of = LoggedOut { upstream: "corp", session: None, link: Some(&stranger) };
-    assert_eq!(store.log_out(of, jti("logout 2"), event("sign_out"), NOW).await.unwrap(), None);
+    assert_eq!(
+        store.log_out(of, &said("logout 2"), event("sign_out"), NOW).await.unwrap(),
+        AccessEnded::Unknown
+    );
     let link = person_there("ann");
     let of = LoggedOut { upstream: "corp", session: None, link: Some(&link) };
-    assert_eq!(store.log_out(of, jti("logout 3"), event("sign_out"), NOW).await.unwrap(), Some(20));
+    assert_eq!(
+        store.log_out(of, &said("logout 3"), event("sign_out"), NOW).await.unwrap(),
+        AccessEnded::Now(20)
+    );
     assert!(!live("up-first-2").await && !live("up-again").await);
     // Rows of ended sessions go, with the refresh tokens that they hold.
     come(store, "up-last", &sign_in_there("ann", "z")).await;

@@ -20,7 +20,7 @@ use passavant_proto::{
     others_text::shown,
     xaa::trust::SubjectLink,
 };
-use passavant_store::{AuditEvent, LoggedOut, UsedJti};
+use passavant_store::{AuditEvent, LoggedOut, SaidOnce, UsedJti};
 use serde_json::json;
 
 /// POST /backchannel_logout/{upstream}.
@@ -101,13 +101,15 @@ async fn logged_out(
         tenant: None,
         subject,
     });
-    let once = UsedJti {
+    let jwt = UsedJti {
         namespace: format!("backchannel_logout {name}"),
         jti: token.jti,
         forget_after: token.forget_after,
     };
+    // It says all of it itself.
+    let said = SaidOnce { jwt, body: String::new() };
     let of = LoggedOut { upstream: name, session: token.session.as_deref(), link: link.as_ref() };
-    authority.store.log_out(of, once, event, now).await.map_err(|e| broken(&e))?;
+    authority.store.log_out(of, &said, event, now).await.map_err(|e| broken(&e))?;
     let mut response = StatusCode::OK.into_response();
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);

@@ -19,9 +19,10 @@ use passavant_proto::{
     oauth::global_token_revocation::{PATH, RevocationRequest, SubId},
     oidc::upstream::UpstreamProvider,
     others_text::shown,
+    secret::sha256,
     xaa::trust::SubjectLink,
 };
-use passavant_store::{AuditEvent, LoggedOut, UsedJti};
+use passavant_store::{AccessEnded, AuditEvent, LoggedOut, SaidOnce, UsedJti};
 use serde_json::json;
 
 /// `POST /global_token_revocation/{upstream}`.
@@ -128,15 +129,21 @@ async fn revoked(
         return Err(unknown());
     };
     event = event.with(Detail::Subject, shown(&link.subject, 256));
-    let once = UsedJti {
+    let jwt = UsedJti {
         namespace: format!("global_token_revocation {name}"),
         jti: proof.jti.unwrap_or_else(|| token.hash()),
         forget_after: proof.forget_after,
     };
+    let said = SaidOnce { jwt, body: sha256(&bytes) };
     let of = LoggedOut { upstream: name, session: None, link: Some(&link) };
-    let done = authority.store.log_out(of, once, event, now).await.map_err(|e| broken(&e))?;
-    if done.is_none() {
-        return Err(unknown());
+    let done = authority.store.log_out(of, &said, event.clone(), now).await;
+    match done.map_err(|e| broken(&e))? {
+        AccessEnded::Now(_) | AccessEnded::Before => Ok(StatusCode::NO_CONTENT.into_response()),
+        AccessEnded::Unknown => Err(unknown()),
+        AccessEnded::SaidOtherwise => {
+            let event = event.refused("access_ended.token_used");
+            authority.store.note(event, now).await.map_err(|e| broken(&e))?;
+            Err(unauthorized("The JWT came with another request before: it serves once."))
+        }
     }
-    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -291,11 +291,18 @@ async fn tell(idp: &Idp, party: &str, notices: &RevocationNotices) -> Result<Del
     let event = AuditEvent::granted(RequestEvent::RevocationNotice, now)
         .person(&notices.user_id)
         .with(Detail::Audience, party)
-        .with(Detail::Count, notices.id_jags.len().to_string());
+        .with(
+            Detail::Count,
+            if notices.all { "all".to_owned() } else { notices.id_jags.len().to_string() },
+        );
     let failed = match told {
         Told::Yes => {
             told_after(now.since(notices.since));
             store.end_revocations(&notices.ids, Some(event)).await?;
+            if notices.tries > 1 {
+                // It listens again: what was put off need not wait. No claim ends so late.
+                store.bring_revocations_forward(party, now, now.plus(CLAIMED)).await?;
+            }
             return Ok(Delivery::Done);
         }
         Told::Deaf => {
@@ -334,12 +341,14 @@ async fn ask(idp: &Idp, party: &Issuer, notices: &RevocationNotices, now: Timest
         return Told::Deaf;
     };
     // Others would end all that the person has there, for a sign-in of one program that has ended.
-    if !notices.id_jags.is_empty() && !metadata.passavant_id_jag_revocation {
+    let of_ours = metadata.passavant_id_jag_revocation;
+    if !notices.all && !of_ours {
         return Told::Deaf;
     }
     let request = RevocationRequest {
         subject: SubId::IssSub { iss: idp.issuer().to_string(), sub: notices.user_id.clone() },
-        id_jags: notices.id_jags.clone(),
+        all: notices.all,
+        id_jags: if of_ours { notices.id_jags.clone() } else { Vec::new() },
     };
     let algorithm = authority.snapshot().directory.policy.id_jag_signing_alg(party);
     let key = authority.signing_as(algorithm);
@@ -350,10 +359,14 @@ async fn ask(idp: &Idp, party: &Issuer, notices: &RevocationNotices, now: Timest
         let token = RevocationTokenClaims::new(idp.issuer(), endpoint, &jti, now).sign(&key);
         let body = request.to_body(earlier);
         match relying_party.post_revocation(endpoint, reach, &token, &body).await {
-            // 404: nobody is known there by that name. 200 is what Auth0 answers.
-            Ok(200 | 204 | 404) => return Told::Yes,
-            Ok(400) if !earlier => {}
-            Ok(status) => return Told::No(format!("HTTP {status}")),
+            // 404: nobody is known there by that name. One of ours says so; a proxy's says nothing. 200 is
+            // what Auth0 answers.
+            Ok((200 | 204, _)) => return Told::Yes,
+            Ok((404, error)) if !of_ours || error.as_deref() == Some("not_found") => {
+                return Told::Yes;
+            }
+            Ok((400, _)) if !earlier => {}
+            Ok((status, _)) => return Told::No(format!("HTTP {status}")),
             Err(error) => return Told::No(error),
         }
     }

@@ -403,18 +403,20 @@ impl RelyingParty {
     }
 
     /// Sends a request by which access ends at another authorization server (Global Token Revocation),
-    /// and returns the status.
+    /// and returns the status, and what it calls the error.
     pub async fn post_revocation(
         &self,
         url: &str,
         reach: Reach,
         token: &str,
         body: &serde_json::Value,
-    ) -> Result<u16, String> {
-        let limits = (&[][..], TOLD);
+    ) -> Result<(u16, Option<String>), String> {
+        let limits = (&[][..], Bounds { bytes: 16 * 1024, ..TOLD });
         let answer =
             self.outbound.json_within(("POST", url), reach, Some(token), Some(body), limits).await;
-        answer.map(|answer| answer.status).map_err(|error| error.to_string())
+        let answer = answer.map_err(|error| error.to_string())?;
+        let error = answer.json::<OAuthError>().ok().map(|answer| answer.error);
+        Ok((answer.status, error))
     }
 
     /// Verifies the JWT of a request of an upstream by which access ends here.

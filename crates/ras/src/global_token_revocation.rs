@@ -20,13 +20,13 @@ use passavant_proto::{
         self as revocation, RevocationRequest, RevocationToken, SubId,
     },
     others_text::shown,
-    secret::Secret,
+    secret::sha256,
     xaa::{
         id_jag,
         trust::{SubjectLink, TrustedIssuer},
     },
 };
-use passavant_store::{AuditEvent, EndedAccess, StoreError, UsedJti};
+use passavant_store::{AccessEnded, AuditEvent, EndedAccess, SaidOnce, StoreError, UsedJti};
 use serde_json::json;
 
 /// POST /global_token_revocation.
@@ -130,22 +130,34 @@ async fn revoked(ras: &Ras, request: Request) -> Result<Response<Body>, Response
         return Err(unknown());
     };
     event = event.with(Detail::Subject, shown(&subject, 256));
-    let link =
-        SubjectLink { issuer: trusted.issuer.clone().into(), tenant: trusted.tenant, subject };
-    let once = UsedJti {
+    let link = SubjectLink {
+        issuer: trusted.issuer.clone().into(),
+        tenant: trusted.tenant.clone(),
+        subject,
+    };
+    let jwt = UsedJti {
         namespace: format!("global_token_revocation {}", trusted.issuer),
-        jti: proof.jti.unwrap_or_else(|| Secret::new(token.expose()).hash()),
+        jti: proof.jti.unwrap_or_else(|| token.hash()),
         forget_after: proof.forget_after,
     };
+    let said = SaidOnce { jwt, body: sha256(&bytes) };
     let ended = EndedAccess {
         link: &link,
+        all: request.all,
         id_jags: &request.id_jags,
         ended_at: proof.issued_at,
         forget_after: now.plus(id_jag::LONGEST_LIFETIME),
     };
-    let done = authority.store.end_subject(&ended, once, event, now).await;
+    // An issuer waits for itself: what it ends holds up whoever redeems, and the other issuers.
+    let _turn = ras.turn_of(trusted.issuer.as_str()).await;
+    let done = authority.store.end_subject(&ended, &said, event.clone(), now).await;
     match done.map_err(|e| broken(&e))? {
-        Some(_) => Ok(StatusCode::NO_CONTENT.into_response()),
-        None => Err(unknown()),
+        AccessEnded::Now(_) | AccessEnded::Before => Ok(StatusCode::NO_CONTENT.into_response()),
+        AccessEnded::Unknown => Err(unknown()),
+        AccessEnded::SaidOtherwise => {
+            let event = event.refused("access_ended.token_used");
+            authority.store.note(event, now).await.map_err(|e| broken(&e))?;
+            Err(unauthorized("The JWT came with another request before: it serves once."))
+        }
     }
 }

@@ -177,6 +177,7 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
         operation.subject = Some(SubjectThen {
             issuer: party.clone(),
             subject: id_jag.subject().to_owned(),
+            jti: id_jag.jti().to_owned(),
             issued_at: id_jag.issued_at(),
         });
         operation.grant = Some(access_token::grant(&claims, party, id_jag.jti()));

@@ -7,7 +7,11 @@ use passavant_authority::{
 };
 use passavant_proto::identifier::Issuer;
 use passavant_store::{Store, StoreError};
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The settings of a RAS.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub(crate) struct RasState {
     pub(crate) authority: Authority<RasDirectory>,
     pub(crate) settings: RasSettings,
     pub(crate) admission: Admission,
+    /// One for each trusted issuer that says that access has ended.
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 impl Ras {
@@ -60,7 +66,18 @@ impl Ras {
         let authority = Authority::open("ras", issuer, store, keys.into(), context).await?;
         let authority = authority.with_open_documents(settings.client_documents);
         let admission = Admission::new(settings.rates);
-        Ok(Self(Arc::new(RasState { authority, settings, admission })))
+        let turns = Mutex::default();
+        Ok(Self(Arc::new(RasState { authority, settings, admission, turns })))
+    }
+
+    /// The turn of a trusted issuer to end access: one request after the other.
+    pub(crate) async fn turn_of(&self, issuer: &str) -> Option<OwnedSemaphorePermit> {
+        let turn = {
+            let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(1));
+            Arc::clone(turns.entry(issuer.to_owned()).or_insert_with(new))
+        };
+        turn.acquire_owned().await.ok()
     }
 
     /// The issuer identifier.

@@ -30,14 +30,14 @@ pub use directory::{Generation, Page, Put, Seen, Wanted};
 pub use keys::{Retirement, SealedKey};
 pub use ledger::{
     AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Opens, Outcome, Reconsidered,
-    RevocationNotices, SubjectThen, TokenKind, UsedJti,
+    RevocationNotices, SaidOnce, SubjectThen, TokenKind, UsedJti,
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
-    Checked, DueSession, EndedAccess, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS,
-    MOST_PASSKEYS, MOST_TOTP_FAILURES, MemberChange, NotProvisioned, Passkey, PasskeyAdded,
-    PasskeyRemoved, PersonLink, Proved, ProvisionedGroup, ProvisionedPerson, Provisioner,
-    ProvisioningToken, Told, Totp, TotpCount, UpstreamOutcome, UpstreamSignIn, User,
+    AccessEnded, Checked, DueSession, EndedAccess, Group, Installation, LoggedOut, Lookup,
+    MOST_INSTALLATIONS, MOST_PASSKEYS, MOST_TOTP_FAILURES, MemberChange, NotProvisioned, Passkey,
+    PasskeyAdded, PasskeyRemoved, PersonLink, Proved, ProvisionedGroup, ProvisionedPerson,
+    Provisioner, ProvisioningToken, Told, Totp, TotpCount, UpstreamOutcome, UpstreamSignIn, User,
 };
 pub use record::Record;
 pub use rows::Readings;

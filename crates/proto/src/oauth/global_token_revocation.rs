@@ -20,6 +20,13 @@ const TYPE: &str = "global-token-revocation+jwt";
 const LIFETIME: i64 = 120;
 /// Longest lifetime accepted, in seconds: what Okta documents.
 const LONGEST_LIFETIME: i64 = 300;
+/// Longest `jti` of an ID-JAG in a request, in bytes: so many as may be named fit into one.
+const LONGEST_JTI: usize = 100;
+
+fn is_jti(text: &str) -> bool {
+    (1..=LONGEST_JTI).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// Most ID-JAGs that one request names.
 pub const MOST_ID_JAGS: usize = 500;
 
@@ -81,7 +88,9 @@ pub enum RequestError {
     #[error("`{0}` of `sub_id` is missing, empty, or not a text of 1024 bytes at most")]
     Member(&'static str),
     /// The list of ID-JAGs.
-    #[error("`id_jags` is not a list of 1 to 500 texts of 255 bytes at most")]
+    #[error(
+        "`id_jags`, or `ended_id_jags` in its place, is not a list of 1 to 500 texts of 100 bytes at most"
+    )]
     IdJags,
 }
 
@@ -90,8 +99,11 @@ pub enum RequestError {
 pub struct RevocationRequest {
     /// Whose access.
     pub subject: SubId,
-    /// Only what was issued for these ID-JAGs, by their `jti`s; empty: everything that came by way of
-    /// the caller. A member of our own: `id_jags`, sent to servers that announce it.
+    /// Everything that came by way of the caller.
+    pub all: bool,
+    /// ID-JAGs by their `jti`s. Members of our own, sent to servers that announce it: `id_jags`, where what was
+    /// issued for these is all that has ended, and `ended_id_jags` beside everything: they open nothing
+    /// any more, whatever the clocks of who issued them and of who tells it say.
     pub id_jags: Vec<String>,
 }
 
@@ -101,18 +113,23 @@ impl RevocationRequest {
         let mut object = Claims::parse(body).map_err(|_| RequestError::NotJson)?.into_object();
         let subject = object.remove("sub_id").or_else(|| object.remove("subject"));
         let Some(Value::Object(subject)) = subject else { return Err(RequestError::Subject) };
-        let id_jags = match object.remove("id_jags") {
-            None => Vec::new(),
+        let mut list = |name: &str| match object.remove(name) {
+            None => Ok(Vec::new()),
             Some(Value::Array(list)) if (1..=MOST_ID_JAGS).contains(&list.len()) => {
                 let read = |value: Value| match value {
-                    Value::String(text) if !text.is_empty() && text.len() <= 255 => Ok(text),
+                    Value::String(text) if is_jti(&text) => Ok(text),
                     _ => Err(RequestError::IdJags),
                 };
-                list.into_iter().map(read).collect::<Result<_, _>>()?
+                list.into_iter().map(read).collect::<Result<_, _>>()
             }
-            Some(_) => return Err(RequestError::IdJags),
+            Some(_) => Err(RequestError::IdJags),
         };
-        Ok(Self { subject: SubId::read(&subject)?, id_jags })
+        let (only, also) = (list("id_jags")?, list("ended_id_jags")?);
+        let all = only.is_empty();
+        if !all && !also.is_empty() {
+            return Err(RequestError::IdJags);
+        }
+        Ok(Self { subject: SubId::read(&subject)?, all, id_jags: if all { also } else { only } })
     }
 
     /// The body of a request; by the member's `earlier` name for servers of an earlier draft.
@@ -121,7 +138,8 @@ impl RevocationRequest {
         let name = if earlier { "subject" } else { "sub_id" };
         body.insert(name.to_owned(), self.subject.to_value());
         if !self.id_jags.is_empty() {
-            body.insert("id_jags".to_owned(), json!(self.id_jags));
+            let name = if self.all { "ended_id_jags" } else { "id_jags" };
+            body.insert(name.to_owned(), json!(self.id_jags));
         }
         Value::Object(body)
     }
@@ -235,17 +253,20 @@ mod tests {
             ),
             (SubId::Opaque("erin".to_owned()), r#"{"sub_id":{"format":"opaque","id":"erin"}}"#),
         ] {
-            let request = RevocationRequest { subject, id_jags: Vec::new() };
+            let request = RevocationRequest { subject, all: true, id_jags: Vec::new() };
             assert_eq!(read(text).as_ref(), Ok(&request), "{text}");
             for earlier in [false, true] {
                 assert_eq!(read(&request.to_body(earlier).to_string()).as_ref(), Ok(&request));
             }
         }
-        let some = RevocationRequest {
-            subject: SubId::Opaque("erin".to_owned()),
-            id_jags: vec!["a".to_owned(), "b".to_owned()],
-        };
-        assert_eq!(read(&some.to_body(false).to_string()), Ok(some));
+        for all in [false, true] {
+            let some = RevocationRequest {
+                subject: SubId::Opaque("erin".to_owned()),
+                all,
+                id_jags: vec!["a".to_owned(), "b".to_owned()],
+            };
+            assert_eq!(read(&some.to_body(false).to_string()), Ok(some));
+        }
         for (text, error) in [
             ("", RequestError::NotJson),
             ("[]", RequestError::NotJson),
@@ -262,6 +283,11 @@ mod tests {
             (r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":[]}"#, RequestError::IdJags),
             (r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":[1]}"#, RequestError::IdJags),
             (r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":"b"}"#, RequestError::IdJags),
+            (r#"{"sub_id":{"format":"opaque","id":"a"},"ended_id_jags":[]}"#, RequestError::IdJags),
+            (
+                r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":["a"],"ended_id_jags":["b"]}"#,
+                RequestError::IdJags,
+            ),
         ] {
             assert_eq!(read(text), Err(error), "{text}");
         }

@@ -6,6 +6,7 @@
 
 use super::{
     audit::{AuditEvent, insert_audit},
+    ended::Ended,
     statements::{MOST_FOUND, bind, chunks, filled, padded, places, rows},
 };
 use crate::{
@@ -99,6 +100,8 @@ pub struct SubjectThen {
     pub issuer: String,
     /// Its `sub`.
     pub subject: String,
+    /// The `jti` of the assertion.
+    pub jti: String,
     /// When the assertion was issued.
     pub issued_at: Timestamp,
 }
@@ -491,7 +494,8 @@ async fn decide(
         .collect();
     let sql = "SELECT jti FROM grants WHERE jti IN ";
     let revoked = find(transaction, sql, "", marks.iter().map(String::as_str)).await?;
-    let ended = ended_subjects(transaction, group).await?;
+    let then = group.iter().filter_map(|queued| queued.operation.subject.as_ref());
+    let ended = Ended::read(transaction, then).await?;
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         let operation = &queued.operation;
         let is_revoked =
@@ -502,10 +506,7 @@ async fn decide(
         if *outcome != EntryOutcome::Recorded {
         } else if missing(&operation.session, &live_sessions)
             || operation.family.as_ref().is_some_and(is_revoked)
-            || operation
-                .subject
-                .as_ref()
-                .is_some_and(|subject| ended.iter().any(|at| at.ends(subject)))
+            || operation.subject.as_ref().is_some_and(|then| ended.holds(then))
         {
             *outcome = EntryOutcome::SessionEnded;
         } else if missing(&operation.refresh_token, &live_tokens) {
@@ -677,54 +678,6 @@ pub(crate) async fn insert_jtis(
         }
     }
     Ok(won)
-}
-
-/// Until when an issuer has ended a person's access.
-struct EndedSubject {
-    issuer: String,
-    subject: String,
-    ended_at: Timestamp,
-}
-
-impl EndedSubject {
-    fn ends(&self, then: &SubjectThen) -> bool {
-        (&self.issuer, &self.subject) == (&then.issuer, &then.subject)
-            && then.issued_at <= self.ended_at
-    }
-}
-
-async fn ended_subjects(
-    transaction: &mut Transaction<'static, Any>,
-    group: &[Queued],
-) -> Result<Vec<EndedSubject>, StoreError> {
-    let wanted: BTreeSet<&str> = group
-        .iter()
-        .filter_map(|queued| queued.operation.subject.as_ref())
-        .map(|then| then.subject.as_str())
-        .collect();
-    let wanted: Vec<&str> = wanted.into_iter().collect();
-    let mut ended = Vec::new();
-    for chunk in wanted.chunks(MOST_FOUND) {
-        let size = padded(chunk.len());
-        let mut arguments = AnyArguments::default();
-        for subject in filled(chunk, size) {
-            bind(&mut arguments, *subject)?;
-        }
-        let sql = format!(
-            "SELECT issuer, subject, ended_at FROM ended_subjects WHERE subject IN {}",
-            places(0, size)
-        );
-        let rows =
-            sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **transaction).await?;
-        for row in rows {
-            ended.push(EndedSubject {
-                issuer: row.try_get(0)?,
-                subject: row.try_get(1)?,
-                ended_at: Timestamp(row.try_get(2)?),
-            });
-        }
-    }
-    Ok(ended)
 }
 
 /// Notes which parties know of which people.

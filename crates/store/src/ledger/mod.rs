@@ -1,12 +1,15 @@
 //! Decisions on record: tokens and what they use up, and the audit trail.
 
 mod audit;
+mod ended;
 mod entry;
 mod revocation;
 mod statements;
 
 pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
+pub use ended::SaidOnce;
+pub(crate) use ended::{Said, end_id_jags, end_until};
 pub use entry::{Entry, EntryOutcome, Grant, Opens, SubjectThen, TokenKind, UsedJti};
 pub(crate) use entry::{Queued, insert_jtis, spawn_writers};
 pub(crate) use revocation::notify_all;

@@ -19,7 +19,9 @@ const PIECE: i64 = 500;
 pub struct RevocationNotices {
     /// Whose access has ended.
     pub user_id: String,
-    /// The `jti`s of the ID-JAGs; empty: everything that the party issued to that person.
+    /// Everything that the party issued to that person.
+    pub all: bool,
+    /// The `jti`s of ID-JAGs.
     pub id_jags: Vec<String>,
     /// The ids of the notices.
     pub ids: Vec<String>,
@@ -83,7 +85,6 @@ impl Store {
         let query = || sqlx::query(due).bind(party).bind(now.0).bind(TOGETHER);
         let rows = reading!(self, fetch_all, query())?;
         let mut claimed: Vec<RevocationNotices> = Vec::new();
-        let mut whole: Vec<bool> = Vec::new();
         if rows.is_empty() {
             return Ok(claimed);
         }
@@ -104,9 +105,8 @@ impl Store {
             let (since, tries) =
                 (Timestamp(row.try_get("made_at")?), row.try_get::<i64, _>("tries")? + 1);
             let at = at.unwrap_or_else(|| {
-                let (id_jags, ids) = (Vec::new(), Vec::new());
-                claimed.push(RevocationNotices { user_id, id_jags, ids, since, tries });
-                whole.push(false);
+                let (all, id_jags, ids) = (false, Vec::new(), Vec::new());
+                claimed.push(RevocationNotices { user_id, all, id_jags, ids, since, tries });
                 claimed.len() - 1
             });
             let of = &mut claimed[at];
@@ -114,15 +114,13 @@ impl Store {
             of.since = of.since.min(since);
             of.tries = of.tries.max(tries);
             let id_jag: String = row.try_get("id_jag")?;
-            whole[at] |= id_jag.is_empty();
-            of.id_jags.push(id_jag);
-        }
-        transaction.commit().await?;
-        for (of, whole) in claimed.iter_mut().zip(whole) {
-            if whole {
-                of.id_jags.clear();
+            if id_jag.is_empty() {
+                of.all = true;
+            } else {
+                of.id_jags.push(id_jag);
             }
         }
+        transaction.commit().await?;
         Ok(claimed)
     }
 
@@ -177,6 +175,23 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
         }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Makes notices due that were put off beyond `after`.
+    pub async fn bring_revocations_forward(
+        &self,
+        party: &str,
+        now: Timestamp,
+        after: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        sqlx::query("UPDATE revocation_notices SET next_at = $2 WHERE party = $1 AND next_at > $3")
+            .bind(party)
+            .bind(now.0)
+            .bind(after.0)
+            .execute(&mut *transaction)
+            .await?;
         Ok(transaction.commit().await?)
     }
 

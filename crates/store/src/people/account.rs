@@ -4,7 +4,7 @@
 use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, Seen, read, remove, write},
-    ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
+    ledger::{AuditEvent, Said, SaidOnce, end_id_jags, end_until, insert_audit},
     record::{Record, record},
     rows::{self, to_json},
     sign_in::{end_account, end_account_of_issuer, end_issuer},
@@ -40,12 +40,27 @@ record!(AccountLink, "account link", |l| l.link.key());
 pub struct EndedAccess<'a> {
     /// Whose.
     pub link: &'a SubjectLink,
-    /// The ID-JAGs, by their `jti`s; empty: everything.
+    /// Everything that came by way of the issuer.
+    pub all: bool,
+    /// ID-JAGs, by their `jti`s.
     pub id_jags: &'a [String],
     /// When, by the issuer's clock.
     pub ended_at: Timestamp,
     /// When no ID-JAG from before can be accepted any more.
     pub forget_after: Timestamp,
+}
+
+/// What became of what an issuer said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessEnded {
+    /// So many tokens and sign-ins ended.
+    Now(u64),
+    /// It was said before, and has ended then.
+    Before,
+    /// The same JWT came with something else before.
+    SaidOtherwise,
+    /// Nobody is linked as that person.
+    Unknown,
 }
 
 impl Store {
@@ -89,60 +104,40 @@ impl Store {
     /// Ends what an issuer says has ended: of the person that it names, everything that came by way of
     /// it, or what was issued for certain ID-JAGs. What it issued until `ended_at`, by its own clock, or
     /// these ID-JAGs, open nothing any more, whether or not the person has an account here. Once for
-    /// each token that says so. Returns how many tokens and sign-ins ended; `None` if nobody is linked
-    /// as that person.
+    /// each JWT that says so.
     pub async fn end_subject(
         &self,
         ended: &EndedAccess<'_>,
-        once: UsedJti,
+        said: &SaidOnce,
         event: AuditEvent,
         now: Timestamp,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<AccessEnded, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        if insert_jtis(&mut transaction, vec![&once]).await?.is_empty() {
-            return Ok(Some(0));
+        match said.say(&mut transaction).await? {
+            Said::First => {}
+            Said::Again => return Ok(AccessEnded::Before),
+            Said::Otherwise => return Ok(AccessEnded::SaidOtherwise),
         }
         let issuer = ended.link.issuer.as_str();
         let linked = read::<AccountLink>(&mut transaction, &ended.link.key()).await?;
         let account = linked.map(|linked| linked.account);
-        let mut gone = 0;
-        if ended.id_jags.is_empty() {
-            let end = "INSERT INTO ended_subjects (issuer, subject, ended_at, forget_after) \
-                       VALUES ($1, $2, $3, $4) ON CONFLICT (issuer, subject) DO UPDATE \
-                       SET ended_at = EXCLUDED.ended_at, forget_after = EXCLUDED.forget_after \
-                       WHERE ended_subjects.ended_at < EXCLUDED.ended_at";
-            sqlx::query(end)
-                .bind(issuer)
-                .bind(ended.link.subject.as_str())
-                .bind(ended.ended_at.0)
-                .bind(ended.forget_after.0)
-                .execute(&mut *transaction)
-                .await?;
+        let forget = ended.forget_after;
+        let of = (issuer, account.as_deref());
+        let mut gone = end_id_jags(&mut transaction, of, ended.id_jags, forget, now).await?;
+        if ended.all {
+            let subject = ended.link.subject.as_str();
+            end_until(&mut transaction, (issuer, subject), ended.ended_at, forget).await?;
             if let Some(account) = &account {
-                gone = end_account_of_issuer(&mut transaction, account, issuer, now).await?;
+                gone += end_account_of_issuer(&mut transaction, account, issuer, now).await?;
             }
         }
-        let namespace = format!("id_jag {issuer}");
-        for jti in ended.id_jags {
-            let used = UsedJti {
-                namespace: namespace.clone(),
-                jti: jti.clone(),
-                forget_after: ended.forget_after,
-            };
-            insert_jtis(&mut transaction, vec![&used]).await?;
-            let Some(account) = &account else { continue };
-            let end = "UPDATE grants SET revoked_at = $4 WHERE user_id = $1 AND party = $2 \
-                       AND lineage = $3 AND revoked_at IS NULL";
-            let done = sqlx::query(end).bind(account).bind(issuer).bind(jti).bind(now.0);
-            gone += done.execute(&mut *transaction).await?.rows_affected();
-        }
-        let mut event = event.with(Detail::Count, gone.to_string());
-        if let Some(account) = &account {
-            event = event.person(account);
-        }
+        let event = match &account {
+            Some(account) => event.with(Detail::Count, gone.to_string()).person(account),
+            None => event.refused("access_ended.unknown"),
+        };
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
-        Ok(account.map(|_| gone))
+        Ok(if account.is_some() { AccessEnded::Now(gone) } else { AccessEnded::Unknown })
     }
 
     /// The person of an issuer whose account has an address, if exactly one is linked to it.

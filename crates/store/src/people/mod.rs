@@ -9,7 +9,7 @@ mod stranger;
 mod upstream;
 mod user;
 
-pub use account::EndedAccess;
+pub use account::{AccessEnded, EndedAccess};
 pub(crate) use account::{AccountLink, remove_links};
 pub(crate) use credential::end_credentials;
 pub use credential::{

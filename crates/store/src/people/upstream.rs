@@ -4,9 +4,9 @@
 use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, write},
-    ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
+    ledger::{AuditEvent, Said, SaidOnce, UsedJti, insert_audit, insert_jtis},
     people::{
-        Group, User, end_credentials,
+        AccessEnded, Group, User, end_credentials,
         provisioning::{keep_unlinked, provisioned_as},
     },
     record::{Record, record},
@@ -471,18 +471,19 @@ impl Store {
         Ok(true)
     }
 
-    /// Ends what an upstream says has ended there, once for each token that says so. Returns how many
-    /// sessions ended; `None` if a person is named, and nobody is linked as them.
+    /// Ends what an upstream says has ended there, once for each token that says so.
     pub async fn log_out(
         &self,
         of: LoggedOut<'_>,
-        once: UsedJti,
+        said: &SaidOnce,
         event: AuditEvent,
         now: Timestamp,
-    ) -> Result<Option<usize>, StoreError> {
+    ) -> Result<AccessEnded, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        if insert_jtis(&mut transaction, vec![&once]).await?.is_empty() {
-            return Ok(Some(0));
+        match said.say(&mut transaction).await? {
+            Said::First => {}
+            Said::Again => return Ok(AccessEnded::Before),
+            Said::Otherwise => return Ok(AccessEnded::SaidOtherwise),
         }
         let user_id = match of.link {
             Some(link) => linked_user(&mut transaction, link).await?,
@@ -519,7 +520,9 @@ impl Store {
         }
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
-        Ok((of.link.is_none() || user_id.is_some()).then_some(sids.len()))
+        let known = of.link.is_none() || user_id.is_some();
+        let count = u64::try_from(sids.len()).unwrap_or(u64::MAX);
+        Ok(if known { AccessEnded::Now(count) } else { AccessEnded::Unknown })
     }
 
     /// The person of an upstream who has an e-mail address here, if exactly one is linked.
