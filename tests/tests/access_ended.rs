@@ -367,6 +367,7 @@ mod cases {
         }
     }
 
+    #[allow(clippy::too_many_lines)] // one server, from being told nothing to being told everything
     pub(super) async fn only_who_knows_of_a_person_is_told_and_until_it_listens() {
         let world = World::new().await;
         let vendor = Vendor::start(&world).await;
@@ -521,6 +522,7 @@ async fn send(world: &World, headers: &[(&str, &str)], body: String) -> Reply {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines)] // one endpoint, whatever comes
 async fn an_authorization_server_takes_revocations_of_trusted_issuers_about_their_own_people() {
     let world = World::new().await;
     let metadata = world.ras.well_known_inserted("oauth-authorization-server");

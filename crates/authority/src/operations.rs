@@ -326,7 +326,9 @@ pub fn health(probes: Vec<Probe>, readers: Readers) -> Router {
                 }
             }
             if readers == Readers::Operators {
-                waiting.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+                for line in waiting {
+                    text.push_str(&format!("{line}\n"));
+                }
             }
             (StatusCode::OK, text)
         }
