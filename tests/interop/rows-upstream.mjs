@@ -248,6 +248,26 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     const wrong = spawnSync(E.PASSAVANT, ['serve', '--config', own.config], { encoding: 'utf8', timeout: 20_000 });
     must(wrong.status === 1 && wrong.stderr.includes('people are known by these'), wrong.stdout + wrong.stderr);
     must(!(running.told() + wrong.stdout + wrong.stderr).includes('thirty-two'), 'the secret');
+    // What another one has meanwhile by an administrator's act keeps no server from starting: it stays as it is.
+    await begin('domains = ["corp.example"]');
+    own.admin('upstream', 'change', 'corp', '--domain', '-');
+    own.admin('upstream', 'add', 'other', '--issuer', 'https://other.example', '--client-id', 'front', '--domain', 'corp.example');
+    await begin('domains = ["corp.example"]\nasks_consent = false');
+    must(running.told().includes('stays as it is') && running.told().includes('sign in at the upstream `other` already'), running.told());
+    own.admin('upstream', 'delete', 'other');
+    // All that is wrong at once, by `check` as by `serve`, and then nothing is written.
+    await running.stop();
+    const bad = (name, more) => `[[idp.upstream]]\nname = "${name}"\nissuer = "https://${name}.example"\nclient_id = "front"\n${more}\n`;
+    writeFileSync(join(own.config, '..', 'open.secret'), 'a secret of thirty-two characters\n', { mode: 0o644 });
+    writeFileSync(own.config, written.replace('[[ras]]', `${bad('good', 'groups = { A = "new-group" }')}${bad('one', 'client_secret_file = "open.secret"')}${bad('two', 'domains = ["no domain"]')}${bad('three', 'preset = "google"')}[[ras]]`));
+    for (const step of ['check', 'serve']) {
+      const { status, stdout, stderr } = spawnSync(E.PASSAVANT, [step, '--config', own.config], { encoding: 'utf8', timeout: 20_000 });
+      for (const says of ['idp.upstream[1] `one`', 'open.secret', 'idp.upstream[2] `two`', 'idp.upstream[3] `three`', 'hosted_domains'])
+        must(status === 1 && stderr.includes(says), `${step}: no ${says} in\n${stdout}${stderr}`);
+    }
+    await begin('');
+    must(!own.admin('group', 'list').includes('new-group'), 'half of it was written');
+    await running.stop();
     await op.stop();
   });
 

@@ -245,7 +245,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Guard(args) => gateway::guard::guard(args).await,
         Command::Init { folder } => init::init(&folder),
         Command::Check { config } => {
-            serve::check_files(&config::Config::read(&config)?)?;
+            serve::check_files(&config::Config::read(&config)?).await?;
             println!("{} is fine.", config.display());
             Ok(())
         }

@@ -249,7 +249,7 @@ async fn start(
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
         let admin = admin.public_exchange(public_exchange).upstreams(tools);
-        upstreams::hold(&admin, &config.upstreams, config.secrets).await?;
+        upstreams::hold(&admin, &place.issuer, &config.upstreams, config.secrets).await?;
         idp_admin = Some(admin);
         listen(&mut listeners, place, router, probe, &deps, &stop).await.context("idp")?;
         kept.push((store.clone(), place.keep_refused));
@@ -536,7 +536,7 @@ fn take_back(config: &Config) -> Result<()> {
 }
 
 /// The errors about files of a config with which `serve` would fail: they are read in the same way.
-pub fn check_files(config: &Config) -> Result<()> {
+pub async fn check_files(config: &Config) -> Result<()> {
     let places = config.idp.iter().map(|(place, _)| place);
     let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
     let mut wrong = Vec::new();
@@ -560,13 +560,19 @@ pub fn check_files(config: &Config) -> Result<()> {
         look(admin_secret(&admin.secret_file, config.secrets).map(drop));
     }
     look(system::outbound(&config.extra_roots).map(drop));
+    if let Some((place, _)) = &config.idp {
+        match upstreams::refused(&place.issuer, &config.upstreams, config.secrets).await {
+            Ok(refused) => refused.into_iter().for_each(|(_, error)| look(Err(error))),
+            Err(error) => look(Err(error)),
+        }
+    }
     // Each error once, even if several checks read the same file.
     let mut told: Vec<String> = wrong.iter().map(system::told).collect();
     told.dedup();
     match told.as_slice() {
         [] => Ok(()),
         [one] => Err(anyhow::anyhow!("{one}")),
-        all => Err(anyhow::anyhow!("{} files cannot be used:\n{}", all.len(), all.join("\n"))),
+        all => Err(anyhow::anyhow!("{} things cannot be used:\n{}", all.len(), all.join("\n"))),
     }
 }
 

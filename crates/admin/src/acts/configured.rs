@@ -29,10 +29,30 @@ pub enum Held {
     Same,
 }
 
+/// Why an upstream is not what a config says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotHeld {
+    /// What is wrong, with a hint.
+    pub why: String,
+    /// The name is that of another identity provider here: people are known by it.
+    pub is_another: bool,
+}
+
 impl IdpAdmin {
     /// Makes an upstream what the config says, with the groups that its groups mean. What people are known
-    /// by cannot change. The error is a text with a hint.
-    pub async fn hold_upstream(&self, new: NewUpstream) -> Result<Held, String> {
+    /// by cannot change.
+    pub async fn hold_upstream(&self, new: NewUpstream) -> Result<Held, NotHeld> {
+        let held = self.0.deps.store.by_id::<UpstreamProvider>(&new.name).await;
+        if let Ok(Some(held)) = held
+            && let Err(error) = check_identity(&held, &new)
+        {
+            return Err(NotHeld { why: told(&error), is_another: true });
+        }
+        let held = self.hold(new).await;
+        held.map_err(|why| NotHeld { why, is_another: false })
+    }
+
+    async fn hold(&self, new: NewUpstream) -> Result<Held, String> {
         // Other nodes may be starting with the same config: what they add meanwhile is there at the next look.
         // Each look gets at least one record further.
         let mut before = None;
@@ -132,7 +152,8 @@ fn check_identity(held: &UpstreamProvider, new: &NewUpstream) -> Result<(), ActE
             held.name,
             held.issuer()
         ),
-        "people are known by these: give the new one another name, or delete the old one first",
+        "people are known by these: give the new one another name; or take it out of the config, start, and delete the \
+         old one first",
     ))
 }
 
@@ -150,7 +171,8 @@ fn check_saml_identity(held: &UpstreamProvider, new: &NewUpstream) -> Result<(),
             "the upstream `{}` is here already, with another `{member}` than the config says",
             held.name
         ),
-        "people are known by it: give the new one another name, or delete the old one first",
+        "people are known by it: give the new one another name; or take it out of the config, start, and delete the old \
+         one first",
     ))
 }
 
