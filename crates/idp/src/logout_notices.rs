@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// How long a node has the right to deliver a notice, in seconds: longer than one attempt takes.
-const CLAIMED: i64 = 60;
+const CLAIMED: i64 = 20;
 /// How long an application has to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long after an attempt the next one follows, in seconds; the last one again and again.
