@@ -915,15 +915,15 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     };
     // What is issued in the second of a cut-off counts as from before.
     const enable = async () => { own.admin('user', 'enable', 'erin'); await sleep(1100); };
-    const took = [];
-    for (let i = 0; i < 12; i++) {
+    const took = [], [rounds, kills] = E.KEYCLOAK ? [12, 6] : [5, 3];
+    for (let i = 0; i < rounds; i++) {
       const token = await held(), began = performance.now();
       own.admin('user', 'disable', 'erin');
       await ended(token, 1000);
       took.push(Math.round(performance.now() - began));
       await enable();
     }
-    for (let i = 0; i < 6; i++) {
+    for (let i = 0; i < kills; i++) {
       const token = await held();
       if (i % 3 === 1) await vendor.kill();
       own.admin('user', 'disable', 'erin');
@@ -938,7 +938,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     await own.stop();
     await vendor.stop();
     took.sort((one, other) => one - other);
-    return `with the command itself: half within ${took[took.length / 2]} ms, all within ${took.at(-1)} ms`;
+    return `with the command itself: half within ${took[took.length >> 1]} ms, all within ${took.at(-1)} ms`;
   });
 
   // ---------- Keycloak; it takes most of a minute to start ----------
