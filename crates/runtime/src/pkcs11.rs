@@ -14,11 +14,10 @@ use cryptoki::{
 use passavant_host::{self as system, Shared};
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
         mpsc::{SyncSender, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use zeroize::Zeroizing;
 
@@ -35,8 +34,8 @@ const WAITING: usize = 64;
 pub(crate) struct Token {
     name: String,
     calls: SyncSender<Call>,
-    /// Set while a call takes longer than it may.
-    hangs: Arc<AtomicBool>,
+    /// Since when the call lasts that is under way.
+    under_way: Arc<Mutex<Option<Instant>>>,
 }
 
 type Call = Box<dyn FnOnce(&mut Connected) + Send>;
@@ -77,12 +76,23 @@ impl Token {
         let (calls, waiting) = sync_channel::<Call>(WAITING);
         let name = settings.token.clone();
         let mut connected = Connected { settings, shared, module, session, refused_pin };
+        let under_way = Arc::new(Mutex::new(None));
+        let lasts = Arc::clone(&under_way);
+        let set = move |since| *lasts.lock().unwrap_or_else(PoisonError::into_inner) = since;
         std::thread::Builder::new().name("pkcs11".to_owned()).spawn(move || {
             while let Ok(call) = waiting.recv() {
+                set(Some(Instant::now()));
                 call(&mut connected);
+                set(None);
             }
         })?;
-        Ok(Self { name, calls, hangs: Arc::default() })
+        Ok(Self { name, calls, under_way })
+    }
+
+    /// Whether the call that is under way takes longer than it may.
+    fn hangs(&self) -> bool {
+        let since = *self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > PATIENCE)
     }
 
     /// Has the thread do something, and waits for it so long.
@@ -91,28 +101,16 @@ impl Token {
         work: impl FnOnce(&mut Connected) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let silent = || anyhow!("the token `{}` does not answer", self.name);
-        if self.hangs.load(Ordering::Relaxed) {
+        if self.hangs() {
             return Err(silent());
         }
         let (answer, answered) = sync_channel(1);
-        let hangs = Arc::clone(&self.hangs);
         let call: Call = Box::new(move |connected| {
-            let done = work(connected);
-            hangs.store(false, Ordering::Relaxed);
             // Whoever asked may have gone.
-            let _ = answer.send(done);
+            let _ = answer.send(work(connected));
         });
         self.calls.try_send(call).map_err(|_| silent())?;
-        match answered.recv_timeout(PATIENCE) {
-            Ok(done) => done,
-            Err(_) => {
-                self.hangs.store(true, Ordering::Relaxed);
-                // It may have answered in between.
-                answered.try_recv().unwrap_or_else(|_| Err(silent())).inspect(|_| {
-                    self.hangs.store(false, Ordering::Relaxed);
-                })
-            }
-        }
+        answered.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(silent()))
     }
 
     /// Whether the token has one AES key of 256 bits of this label, which it does not give away, and seals
