@@ -273,6 +273,25 @@ fn walk(folder: &Path, see: &mut dyn FnMut(&Path, &str)) {
     }
 }
 
+/// `PASSAVANT__…_FILE` is a value in a file, but for the keys whose value is the name of one.
+#[test]
+fn every_key_of_the_config_that_names_a_file_is_known_to_the_environment() {
+    let host = source("crates/host/src/lib.rs");
+    let list = host.split("pub const NAMES_OF_FILES").nth(1).unwrap().split("];").next().unwrap();
+    let mut found = BTreeSet::new();
+    for file in ["config.rs", "config/written.rs", "gateway/config.rs"] {
+        for line in source(&format!("crates/runtime/src/{file}")).lines() {
+            let Some((name, kind)) = line.trim().split_once(": ") else { continue };
+            let name = name.rsplit(' ').next().unwrap();
+            if name.ends_with("file") && kind.contains("PathBuf") {
+                assert!(list.contains(&format!("\"{name}\"")), "{file}: {name}");
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    assert_eq!(found.len(), list.matches('"').count() / 2, "{found:?}");
+}
+
 #[test]
 fn the_document_of_audit_events_is_what_the_program_writes() {
     let held = source("docs/audit-events.md");

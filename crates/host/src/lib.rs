@@ -424,8 +424,8 @@ pub const NAMES_OF_FILES: &[&str] = &[
     "key_file",
     "metadata_file",
     "pin_file",
+    "ras_secret_file",
     "secret_file",
-    "token_file",
 ];
 
 /// Prefix of the variables that set config keys.
