@@ -372,14 +372,22 @@ mod cases {
         let world = World::new().await;
         let vendor = Vendor::start(&world).await;
         let tokens = world.sign_in().await;
-        // The vendor knows of max, and hears nothing of erin.
-        let max = world.sign_in_as("max", "public").await;
+        // The vendor knows of max, who signed in there in a browser, and hears nothing of erin.
+        let there = format!("{}/callback", vendor.url);
+        let uris = json!({"redirect_uris": [passavant_tests::world::CALLBACK, there]});
+        let change = serde_json::from_value(uris).unwrap();
+        world.idp_admin().change::<Clients>("public", &change, None).await.unwrap();
+        world.sign_in_as("max", "public").await;
         redeemed(&world, &tokens).await;
         world.idp_admin().switch::<Users>("erin", false).await.unwrap();
         tell(&world).await;
         assert!(vendor.told().is_empty());
         world.idp_admin().switch::<Users>("erin", true).await.unwrap();
-        drop(max);
+        world.idp_admin().switch::<Users>("max", false).await.unwrap();
+        assert_eq!(tell(&world).await, 1);
+        let subject = json!({"format": "iss_sub", "iss": world.idp, "sub": "max-id"});
+        let told = vendor.told();
+        assert_eq!((told.len(), &told[0].1), (1, &json!({"sub_id": subject})));
         let tokens = world.sign_in().await;
         vendor.known_to(&world, &tokens).await;
         // One sign-in of several: it would end all of them, so it is not told.

@@ -4,6 +4,7 @@
 use futures::StreamExt;
 use passavant_client::{Error, SignInOptions, begin_enrolment};
 use passavant_outbound::Outbound;
+use passavant_proto::secret::Secret;
 use passavant_proto::{oauth::client_assertion, oauth::client_document::INSTALLATIONS};
 use passavant_tests::{
     desk::{Desk, installation_key},
@@ -222,6 +223,23 @@ async fn a_revoked_installation_is_cut_off_at_once_on_every_path() {
             (session.refresh_token.clone().unwrap(), session.id_token.clone());
         let access_token = session.access_token.clone().unwrap();
         assert_eq!(redeem(&world, &desk).await.status, 200);
+        // A token for an ID-JAG that the IdP has on record.
+        let obtained = async |desk: &Desk| {
+            let id_token = desk.client.session().await.unwrap().unwrap().id_token.clone();
+            let form = world.exchange(&id_token).form;
+            let form: Vec<(&str, &str)> =
+                form.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            let id_jag = world.send(&ask_as(&world, desk, &world.idp, &form)).await;
+            assert_eq!(id_jag.status, 200, "{}", id_jag.text);
+            let form = [("grant_type", JWT_BEARER), ("assertion", id_jag.str("access_token"))];
+            world.send(&ask_as(&world, desk, &world.ras, &form)).await
+        };
+        let [held, others] = [obtained(&desk).await, obtained(&other).await];
+        let active = async |of: &Reply| {
+            let token = Secret::new(of.str("access_token"));
+            world.ras_role.get().unwrap().stands(&token).await.unwrap()
+        };
+        assert!(active(&held).await && active(&others).await);
         let id = desk.client_id.rsplit('/').next().unwrap().to_owned();
         if by_it {
             let path = format!("/idp/installations/{id}");
@@ -236,6 +254,9 @@ async fn a_revoked_installation_is_cut_off_at_once_on_every_path() {
             assert!(other.client.revoke_installation(&id).await.unwrap());
             assert!(!other.client.revoke_installation(&id).await.unwrap());
         }
+        // The RAS is told, and ends what it issued to that computer.
+        world.idp_role.get().unwrap().tell_servers_once().await.unwrap();
+        assert_eq!([active(&held).await, active(&others).await], [false, true]);
         assert_eq!(world.http.get(&desk.client_id).send().await.unwrap().status(), 404);
         let refresh = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.as_str())];
         let exchange: Vec<(String, String)> = world.exchange(&id_token).form;
