@@ -66,6 +66,18 @@ pub fn no_store(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     response
 }
 
+/// An error as OAuth writes it (RFC 6749 section 5.2), outside the token endpoint.
+pub fn error(status: StatusCode, error: &str, description: &str) -> Response<Body> {
+    no_store(status, &json!({"error": error, "error_description": description}))
+}
+
+/// A Bearer token is missing or refused (RFC 6750 section 3).
+pub fn unauthorized(description: &str) -> Response<Body> {
+    let mut response = error(StatusCode::UNAUTHORIZED, "invalid_token", description);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
 /// A public document: metadata, keys.
 pub fn public(body: &impl Serialize) -> Response<Body> {
     let cached = [(header::CACHE_CONTROL, "public, max-age=300")];

@@ -21,7 +21,6 @@ use passavant_proto::{
     xaa::trust::SubjectLink,
 };
 use passavant_store::{AuditEvent, LoggedOut, SaidOnce, UsedJti};
-use serde_json::json;
 
 /// POST /backchannel_logout/{upstream}.
 pub(super) async fn logout(
@@ -39,7 +38,7 @@ fn refused(status: StatusCode, description: &str) -> Response<Body> {
     } else {
         "temporarily_unavailable"
     };
-    answer::no_store(status, &json!({"error": error, "error_description": description}))
+    answer::error(status, error, description)
 }
 
 async fn logged_out(

@@ -5,12 +5,12 @@ use crate::{sign_in::upstream::registration, state::Idp};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Path, Request, State},
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{Response, StatusCode},
     response::IntoResponse,
 };
 use passavant_authority::{
     admission::Sender,
-    answer::{self, broken, throttled},
+    answer::{broken, error as refused, throttled, unauthorized},
     origin::{bearer_token, origin_of},
 };
 use passavant_outbound::SignInError;
@@ -23,7 +23,6 @@ use passavant_proto::{
     xaa::trust::SubjectLink,
 };
 use passavant_store::{AccessEnded, AuditEvent, LoggedOut, SaidOnce, UsedJti};
-use serde_json::json;
 
 /// `POST /global_token_revocation/{upstream}`.
 pub(super) async fn revoke(
@@ -38,16 +37,6 @@ pub(super) async fn revoke(
 /// The path below the issuer for an upstream.
 pub(super) fn path_of(upstream: &str) -> String {
     format!("{PATH}/{upstream}")
-}
-
-fn refused(status: StatusCode, error: &str, description: &str) -> Response<Body> {
-    answer::no_store(status, &json!({"error": error, "error_description": description}))
-}
-
-fn unauthorized(description: &str) -> Response<Body> {
-    let mut response = refused(StatusCode::UNAUTHORIZED, "invalid_token", description);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
 }
 
 async fn revoked(

@@ -5,12 +5,12 @@ use super::{jwt_bearer::key_source, state::Ras};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},
-    http::{Response, StatusCode, header},
+    http::{Response, StatusCode},
     response::IntoResponse,
 };
 use passavant_authority::{
     admission::Sender,
-    answer::{self, broken, throttled},
+    answer::{broken, error as refused, throttled, unauthorized},
     origin::{bearer_token, origin_of},
 };
 use passavant_proto::{
@@ -27,16 +27,11 @@ use passavant_proto::{
     },
 };
 use passavant_store::{AccessEnded, AuditEvent, EndedAccess, SaidOnce, StoreError, UsedJti};
-use serde_json::json;
 
 /// POST /global_token_revocation.
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let (Ok(response) | Err(response)) = revoked(&ras, request).await;
     response
-}
-
-fn refused(status: StatusCode, error: &str, description: &str) -> Response<Body> {
-    answer::no_store(status, &json!({"error": error, "error_description": description}))
 }
 
 /// Who calls: a trusted issuer, and its proof.
@@ -66,12 +61,6 @@ async fn revoked(ras: &Ras, request: Request) -> Result<Response<Body>, Response
     let (parts, body) = request.into_parts();
     let (request_id, address) = origin_of(&parts);
     let now = authority.now();
-    let unauthorized = |description: &str| {
-        let mut response = refused(StatusCode::UNAUTHORIZED, "invalid_token", description);
-        let challenge = header::HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        response
-    };
     let token = bearer_token(&parts.headers).ok_or_else(|| {
         unauthorized("A JWT of the identity provider is missing, as a Bearer token.")
     })?;
