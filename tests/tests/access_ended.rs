@@ -210,6 +210,7 @@ everywhere!(
     whichever_way_access_ends_the_tokens_of_authorization_servers_end,
     what_is_still_allowed_stays,
     an_id_jag_from_before_opens_nothing_afterwards,
+    a_server_that_is_told_late_ends_what_there_was_when_access_ended,
     only_who_knows_of_a_person_is_told_and_until_it_listens,
 );
 
@@ -314,10 +315,10 @@ mod cases {
             let refused = &rows(&world, "jwt_bearer").await[0];
             let reason = refused.details["reason"].as_str();
             assert_eq!(reason, "id_jag.access_ended");
-            // Switched on again, a new sign-in opens what it did.
+            // Switched on again, a new sign-in opens what it did: within the same second, too.
             world.idp_admin().switch::<Users>("erin", true).await.unwrap();
-            world.pass(1);
             redeemed(&world, &world.sign_in().await).await;
+            world.pass(1);
         }
         // One that names no ID-JAG still ends those that it cannot know.
         let forged = world.id_jag(&world.id_jag_claims());
@@ -364,6 +365,32 @@ mod cases {
             }
             // Another one of theirs is as it was: it is used again where it may be.
             assert_eq!(world.send(&world.redeem(&other)).await.status, 200, "{body}");
+        }
+    }
+
+    pub(super) async fn a_server_that_is_told_late_ends_what_there_was_when_access_ended() {
+        let world = World::new().await;
+        let before = redeemed(&world, &world.sign_in().await).await;
+        let under_way = id_jag(&world, &world.sign_in().await).await;
+        // Off and on: in the same second, and a while before the server is told.
+        for wait in [0, 90] {
+            world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+            world.idp_admin().switch::<Users>("erin", true).await.unwrap();
+            world.pass(wait);
+            let (used, unused) = (world.sign_in().await, world.sign_in().await);
+            let after = redeemed(&world, &used).await;
+            let unused = id_jag(&world, &unused).await;
+            assert!(tell(&world).await > 0);
+            assert!(!is_active(&world, &before).await);
+            assert_eq!(world.send(&world.redeem(&under_way)).await.str("error"), "invalid_grant");
+            assert!(is_active(&world, &after).await, "issued after the end, {wait} s later");
+            let reply = world.send(&world.redeem(&unused)).await;
+            assert_eq!(reply.status, 200, "{wait}: {}", reply.text);
+            // Its own end is another one.
+            world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+            world.idp_admin().switch::<Users>("erin", true).await.unwrap();
+            tell(&world).await;
+            assert!(!is_active(&world, &after).await);
         }
     }
 

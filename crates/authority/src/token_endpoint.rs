@@ -70,6 +70,7 @@ pub enum Endpoint {
     DeviceAuthorization,
     PushedRequest,
     Introspection,
+    EndedTokens,
     Revocation,
     GatewayRecords,
 }
@@ -82,6 +83,7 @@ impl Endpoint {
             Self::DeviceAuthorization => RequestEvent::DeviceAuthorization,
             Self::PushedRequest => RequestEvent::PushedRequest,
             Self::Introspection => RequestEvent::Introspection,
+            Self::EndedTokens => RequestEvent::EndedTokens,
             Self::Revocation => RequestEvent::Revocation,
             Self::GatewayRecords => RequestEvent::GatewayRecords,
         }

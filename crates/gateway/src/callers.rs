@@ -2,7 +2,7 @@
 //! active while a stream is open.
 
 use crate::{
-    settings::{Limits, Stands, Unavailable},
+    settings::{Limits, RouteSettings, Stands, Unavailable},
     upstream_body::{UpstreamBodies, UpstreamBody},
 };
 use futures::future::{BoxFuture, FutureExt, Shared};
@@ -12,7 +12,7 @@ use passavant_proto::{
     secret::{Secret, sha256},
     time::{Clock, Timestamp},
 };
-use passavant_resource::Caller;
+use passavant_resource::{Caller, Feed, Mark, WithoutFeed};
 use std::{
     collections::HashMap,
     num::NonZeroU32,
@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 const MOST: usize = 20_000;
 /// How often a token that has open streams is checked, in seconds.
 const WATCHED: i64 = 2;
+/// How long an answer about a token is relied on while the feed tells of no end, in seconds.
+const RELIED_ON: i64 = 60;
 /// How long a request waits for the check of its token.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Maximum number of tokens that are checked at the same time.
@@ -84,12 +86,51 @@ pub(crate) struct TokenState {
     open: AtomicUsize,
     /// When the authorization server last said that the token is active.
     stood_at: AtomicI64,
+    /// The same, with what was known of the feed before that.
+    relied_on: Mutex<Option<(Mark, Timestamp)>>,
     /// The check that is in progress, shared by all requests that wait for it.
     asking: Mutex<Option<Asking>>,
 }
 
-/// A check of a token, whose result all waiting requests share.
-type Asking = Shared<BoxFuture<'static, Result<bool, Unavailable>>>;
+/// A check of a token, whose result all waiting requests share, and what was known of the feed when it
+/// began.
+#[derive(Clone)]
+struct Asking {
+    answer: Shared<BoxFuture<'static, Result<bool, Unavailable>>>,
+    mark: Option<Mark>,
+}
+
+/// How it is known whether tokens are still active.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch<'a> {
+    pub(crate) stands: &'a Stands,
+    pub(crate) feed: Option<&'a Feed>,
+}
+
+impl<'a> Watch<'a> {
+    /// `None`: a token is accepted until it expires.
+    pub(crate) fn of(settings: &'a RouteSettings) -> Option<Self> {
+        let stands = settings.stands.as_ref()?;
+        Some(Self { stands, feed: settings.feed.as_ref() })
+    }
+
+    /// Whether an answer that was asked for after `mark` still holds.
+    fn holds(&self, mark: Option<Mark>, token: &TokenState) -> bool {
+        let holds =
+            |feed: &Feed| mark.is_some_and(|mark| feed.holds(mark, token.caller.token_id()));
+        self.feed.is_some_and(holds)
+    }
+
+    /// Whether the feed has named the token: it has ended for good.
+    fn has_ended(&self, token: &TokenState) -> bool {
+        self.feed.is_some_and(|feed| feed.has_ended(token.caller.token_id()))
+    }
+
+    /// While the feed is heard, nothing else is relied on.
+    fn is_heard(&self) -> bool {
+        self.feed.is_some_and(Feed::is_live)
+    }
+}
 
 /// Why a token is not accepted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,34 +173,67 @@ impl TokenState {
         self.person.refusals.check().is_ok()
     }
 
-    /// Checks whether the token is still active, at most once a second. Requests that arrive during
-    /// a check share its result, so nobody waits for more than one check.
-    pub(crate) async fn stands(&self, stands: &Stands, now: Timestamp) -> Result<(), Inactive> {
+    /// Whether what was said about the token is still to be relied on.
+    fn is_relied_on(&self, watch: Watch<'_>, now: Timestamp) -> bool {
+        if !watch.is_heard() {
+            return self.stood_at.load(Ordering::Relaxed) >= now.0;
+        }
+        let relied_on = *self.relied_on.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |at: Timestamp| (0..RELIED_ON).contains(&now.since(at));
+        let relied_on =
+            relied_on.is_some_and(|(mark, at)| is_recent(at) && watch.holds(Some(mark), self));
+        if relied_on {
+            self.stood_at.fetch_max(now.0, Ordering::Relaxed);
+        }
+        relied_on
+    }
+
+    /// Checks whether the token is still active: while a feed is heard, whenever it says that the token may
+    /// have ended; otherwise at most once a second. Requests that arrive during a check share its
+    /// result, so nobody waits for more than one check.
+    pub(crate) async fn stands(&self, watch: Watch<'_>, now: Timestamp) -> Result<(), Inactive> {
+        if watch.has_ended(self) {
+            self.end();
+        }
         if self.ended.is_cancelled() {
             return Err(Inactive::Revoked);
         }
-        if self.stood_at.load(Ordering::Relaxed) >= now.0 {
+        if watch.feed.is_some_and(|feed| !feed.is_live() && feed.without() == WithoutFeed::Refuse) {
+            return Err(Inactive::Unknown);
+        }
+        if self.is_relied_on(watch, now) {
             return Ok(());
         }
         let asking = {
             let mut slot = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-            match slot.as_ref().filter(|asking| asking.peek().is_none()) {
+            // One that began before the feed told of an end may not know of it.
+            let is_shared = |asking: &&Asking| {
+                asking.answer.peek().is_none()
+                    && (!watch.is_heard() || watch.holds(asking.mark, self))
+            };
+            match slot.as_ref().filter(is_shared) {
                 Some(asking) => asking.clone(),
                 None => {
-                    let asked = tokio::time::timeout(PATIENCE, stands(self.token.clone()));
+                    let mark = watch.feed.and_then(Feed::mark);
+                    let asked = tokio::time::timeout(PATIENCE, (watch.stands)(self.token.clone()));
                     // A task of its own, so that the check continues when the request that started
                     // it is dropped.
                     let task = tokio::spawn(async move { asked.await.unwrap_or(Err(Unavailable)) });
                     let asked = async move { task.await.unwrap_or(Err(Unavailable)) };
-                    let asking = asked.boxed().shared();
+                    let asking = Asking { answer: asked.boxed().shared(), mark };
                     *slot = Some(asking.clone());
                     asking
                 }
             }
         };
-        match asking.await {
+        match asking.answer.await {
             Ok(true) => {
                 self.stood_at.fetch_max(now.0, Ordering::Relaxed);
+                if let Some(mark) = asking.mark {
+                    let mut relied_on =
+                        self.relied_on.lock().unwrap_or_else(PoisonError::into_inner);
+                    *relied_on = Some((mark, now));
+                }
                 Ok(())
             }
             Ok(false) => {
@@ -293,6 +367,7 @@ impl Callers {
             client: share(&mut maps.clients, caller.client().to_owned(), self.limits.per_client),
             open: AtomicUsize::new(0),
             stood_at: AtomicI64::new(0),
+            relied_on: Mutex::default(),
             asking: Mutex::default(),
         });
         maps.tokens.insert(caller.token_hash().to_owned(), Arc::clone(&held));
@@ -365,15 +440,25 @@ impl Callers {
         }
     }
 
+    /// Ends the tokens that the feed has named, and everything started with them. This asks nobody.
+    pub(crate) fn end_what_the_feed_names(&self, watch: Watch<'_>) {
+        for held in self.open() {
+            if watch.has_ended(&held) {
+                held.end();
+            }
+        }
+    }
+
     /// Checks the tokens that have something open.
-    pub(crate) async fn ask(&self, stands: &Stands, clock: &Clock) {
+    pub(crate) async fn ask(&self, watch: Watch<'_>, clock: &Clock) {
         use futures::StreamExt;
         let asks = self.open().into_iter().filter(|held| !held.ended.is_cancelled());
         let asks = asks.map(|held| async move {
-            if clock.now().0 - held.stood_at.load(Ordering::Relaxed) >= WATCHED {
+            let age = clock.now().0 - held.stood_at.load(Ordering::Relaxed);
+            if watch.is_heard() || age >= WATCHED {
                 // `stands` ends a token that is not active. A token whose state is unknown is ended
                 // in `expire`.
-                let _ = held.stands(stands, clock.now()).await;
+                let _ = held.stands(watch, clock.now()).await;
             }
         });
         futures::stream::iter(asks).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;

@@ -3,7 +3,7 @@
 use crate::{
     answers::{self, ErrorAnswer, REFUSED},
     breaker::Breaker,
-    callers::Callers,
+    callers::{Callers, Watch},
     era::Fault,
     settings::{RouteSettings, ToolChanges},
     snapshots::{Approved, Snapshots, ToolView},
@@ -23,7 +23,7 @@ use passavant_proto::{
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
-use passavant_resource::Guard;
+use passavant_resource::{Feed, Guard};
 use serde_json::{json, value::RawValue};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -184,12 +184,26 @@ impl Gateway {
         let asks = self.0.routes.iter().map(|route| {
             let clock = self.0.deps.clock.clone();
             async move {
-                let Some(stands) = &route.settings.stands else { return };
-                let mut every = every();
-                loop {
-                    every.tick().await;
-                    route.callers.ask(stands, &clock).await;
-                }
+                let Some(watch) = Watch::of(&route.settings) else { return };
+                let asks = async {
+                    let (mut every, mut seen) = (every(), 0);
+                    loop {
+                        tokio::select! {
+                            () = changed(watch.feed, &mut seen) => {}
+                            _ = every.tick() => {}
+                        }
+                        route.callers.ask(watch, &clock).await;
+                    }
+                };
+                // What the feed names waits for no answer about other tokens.
+                let ends = async {
+                    let mut seen = 0;
+                    loop {
+                        changed(watch.feed, &mut seen).await;
+                        route.callers.end_what_the_feed_names(watch);
+                    }
+                };
+                tokio::join!(asks, ends);
             }
         });
         let expiry = async {
@@ -305,6 +319,14 @@ impl Gateway {
             self.0.targets.get(bare)
         });
         Ok(paths.and_then(|paths| paths.get(parts.uri.path())))
+    }
+}
+
+/// Completes when a token may have ended since the last time; never without a feed.
+async fn changed(feed: Option<&Feed>, seen: &mut u64) {
+    match feed {
+        Some(feed) => *seen = feed.changed(*seen).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::{
     answers::{self, BROKEN, ErrorAnswer, REFUSED},
     authorize::{self, RecordedOperation},
-    callers::{Busy, Callers, Inactive, RequestPermit, TokenState},
+    callers::{Busy, Callers, Inactive, RequestPermit, TokenState, Watch},
     era::{self, Agreed, Fault},
     gateway::{Gateway, Route},
     identity,
@@ -115,8 +115,8 @@ impl Gateway {
             Ok(permit) => permit,
             Err(busy) => return Err(self.busy(route, &about, busy).await),
         };
-        if let Some(stands) = &route.settings.stands {
-            match held.stands(stands, now).await {
+        if let Some(watch) = Watch::of(&route.settings) {
+            match held.stands(watch, now).await {
                 Ok(()) => {}
                 Err(Inactive::Revoked) => {
                     if route.may_record_rejected_token(now) {

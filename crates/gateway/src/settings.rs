@@ -11,7 +11,7 @@ use passavant_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use passavant_resource::Caller;
+use passavant_resource::{Caller, Feed};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 /// Proxies commonly close a connection that was quiet for a minute.
@@ -64,6 +64,9 @@ pub struct RouteSettings {
     pub arguments: Option<ArgumentAudit>,
     /// Checks whether a token is still active. If `None`, a token is accepted until it expires.
     pub stands: Option<Stands>,
+    /// The feed of ended tokens: while it is heard, what [`RouteSettings::stands`] said holds until it
+    /// says otherwise.
+    pub feed: Option<Feed>,
     /// Obtains a token for the MCP server itself, for the same person.
     pub upstream_tokens: Option<UpstreamTokens>,
 }
@@ -246,6 +249,7 @@ impl RouteSettings {
             keepalive: Some(KEEPALIVE),
             arguments: None,
             stands: None,
+            feed: None,
             upstream_tokens: None,
         }
     }

@@ -293,7 +293,11 @@ async fn tell(idp: &Idp, party: &str, notices: &RevocationNotices) -> Result<Del
         .with(Detail::Audience, party)
         .with(
             Detail::Count,
-            if notices.all { "all".to_owned() } else { notices.id_jags.len().to_string() },
+            if notices.all_until.is_some() {
+                "all".to_owned()
+            } else {
+                notices.id_jags.len().to_string()
+            },
         );
     let failed = match told {
         Told::Yes => {
@@ -342,12 +346,13 @@ async fn ask(idp: &Idp, party: &Issuer, notices: &RevocationNotices, now: Timest
     };
     // Others would end all that the person has there, for a sign-in of one program that has ended.
     let of_ours = metadata.passavant_id_jag_revocation;
-    if !notices.all && !of_ours {
+    if notices.all_until.is_none() && !of_ours {
         return Told::Deaf;
     }
     let request = RevocationRequest {
         subject: SubId::IssSub { iss: idp.issuer().to_string(), sub: notices.user_id.clone() },
-        all: notices.all,
+        all: notices.all_until.is_some(),
+        ended_at: if of_ours { notices.all_until } else { None },
         id_jags: if of_ours { notices.id_jags.clone() } else { Vec::new() },
     };
     let algorithm = authority.snapshot().directory.policy.id_jag_signing_alg(party);

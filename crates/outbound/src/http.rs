@@ -3,7 +3,7 @@
 //! person's own program passes them in ([`Outbound::through`]), a server uses none.
 
 use crate::{
-    events::{Event, Parser},
+    events::{Event, Events, Parser},
     reach::{Class, Reach, checked, class_of},
     trouble::{OutboundError, host_of, text},
 };
@@ -340,20 +340,58 @@ impl Outbound {
         bounds: Bounds,
     ) -> Result<Answer, OutboundError> {
         let url = checked(url, reach)?;
+        let request = self.form(&url, reach, form, basic)?.header("accept", "application/json");
+        self.send(request, &url, reach, bounds).await
+    }
+
+    fn form(
+        &self,
+        url: &Url,
+        reach: Reach,
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+    ) -> Result<RequestBuilder, OutboundError> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let mut request = self
+        let request = self
             .client(reach)?
             .post(url.clone())
-            .header("accept", "application/json")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body);
-        if let Some((id, secret)) = basic {
-            let encode = |text: &str| -> String {
-                form_urlencoded::byte_serialize(text.as_bytes()).collect()
-            };
-            request = request.basic_auth(encode(id), Some(encode(secret)));
+        let Some((id, secret)) = basic else { return Ok(request) };
+        let encode =
+            |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+        Ok(request.basic_auth(encode(id), Some(encode(secret))))
+    }
+
+    /// POST of a form that is answered by events for as long as the server likes, of at most `largest`
+    /// bytes each. The caller limits how long it waits.
+    pub async fn post_for_events(
+        &self,
+        url: &str,
+        reach: Reach,
+        form: &[(&str, &str)],
+        basic: (&str, &str),
+        largest: usize,
+    ) -> Result<Events, OutboundError> {
+        let url = checked(url, reach)?;
+        let request = self.form(&url, reach, form, Some(basic))?;
+        let response = request.header("accept", "text/event-stream").send().await;
+        let unreachable = |cause: String| OutboundError::Unreachable { host: host_of(&url), cause };
+        let response = response.map_err(|e| unreachable(self.by_way_of(&url, text(&e))))?;
+        if !self.is_proxied(&url)
+            && response.remote_addr().is_some_and(|peer| !reach.allows(peer.ip()))
+        {
+            return Err(OutboundError::Reach(host_of(&url)));
         }
-        self.send(request, &url, reach, bounds).await
+        let status = response.status();
+        let kind = response.headers().get("content-type").map(http::HeaderValue::as_bytes);
+        if status != 200 || !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
+            return Err(unreachable(format!("HTTP {} and no events", status.as_u16())));
+        }
+        if let Some(encoding) = foreign_encoding(response.headers()) {
+            return Err(OutboundError::Encoding(host_of(&url), encoding));
+        }
+        Ok(Events::of(response, largest))
     }
 
     /// Any JSON request. `bearer` goes into the `Authorization` header.

@@ -51,6 +51,8 @@ pub enum Refusal {
     /// A public client at a grant that only confidential clients may use (MCP Enterprise-Managed
     /// Authorization, section 7.7).
     PublicClient,
+    /// A client that stands for no MCP server asks to be told of ended tokens.
+    NotAGuard,
     /// The DPoP proof does not verify (RFC 9449 section 5).
     DpopProof(JwtError),
     /// The DPoP proof was used before.
@@ -289,6 +291,12 @@ impl Refusal {
                 429,
                 "temporarily_unavailable",
                 "Too many client metadata documents were asked for just now; try again.",
+            ),
+            Self::NotAGuard => (
+                "client.not_a_guard",
+                403,
+                "unauthorized_client",
+                "The feed of ended tokens is for clients that are registered for an MCP server.",
             ),
             Self::PublicClient => (
                 "client.public",

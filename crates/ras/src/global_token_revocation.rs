@@ -100,7 +100,7 @@ async fn revoked(ras: &Ras, request: Request) -> Result<Response<Body>, Response
         let text = "Nobody who is linked to an account here is called that by the JWT's issuer.";
         refused(StatusCode::NOT_FOUND, "not_found", text)
     };
-    let subject = match request.subject {
+    let subject = match request.subject.clone() {
         SubId::IssSub { iss, .. } if iss != trusted.issuer.as_str() => {
             let text = "`iss` of `sub_id` is not the issuer of the JWT, which speaks for its own people alone.";
             return Err(refused(StatusCode::FORBIDDEN, "access_denied", text));
@@ -134,12 +134,14 @@ async fn revoked(ras: &Ras, request: Request) -> Result<Response<Body>, Response
         link: &link,
         all: request.all,
         id_jags: &request.id_jags,
-        ended_at: proof.issued_at,
+        until: request.until(proof.issued_at),
+        later_stands: request.ended_at.is_some(),
         forget_after: now.plus(id_jag::LONGEST_LIFETIME),
     };
     // An issuer waits for itself: what it ends holds up whoever redeems, and the other issuers.
     let _turn = ras.turn_of(trusted.issuer.as_str()).await;
     let done = authority.store.end_subject(&ended, &said, event.clone(), now).await;
+    ras.0.feed.wake();
     match done.map_err(|e| broken(&e))? {
         AccessEnded::Now(_) | AccessEnded::Before => Ok(StatusCode::NO_CONTENT.into_response()),
         AccessEnded::Unknown => Err(unknown()),

@@ -6,6 +6,7 @@ mod calls;
 mod code;
 mod consent_page;
 mod directory;
+mod ended_tokens;
 mod front_channel;
 mod global_token_revocation;
 mod jwt_bearer;
@@ -22,6 +23,7 @@ use axum::{
     http::Response,
     routing::{get, post},
 };
+pub use ended_tokens::Told;
 use passavant_authority::{
     Probe, answer,
     front_channel::{self as front, begin},
@@ -51,6 +53,7 @@ impl Ras {
         let router = Router::new()
             .merge(readable_by_pages(public))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
+            .route(&format!("{base}/ended_tokens"), post(ended_tokens::ended_tokens))
             .route(
                 &format!("{base}/global_token_revocation"),
                 post(global_token_revocation::revoke),

@@ -1,6 +1,6 @@
 //! A resource authorization server: its settings and its state.
 
-use crate::directory::RasDirectory;
+use crate::{directory::RasDirectory, ended_tokens::Feed};
 use passavant_authority::{
     admission::{Admission, Rates},
     authority::{Authority, Context, Keys},
@@ -52,6 +52,7 @@ pub(crate) struct RasState {
     pub(crate) admission: Admission,
     /// One for each trusted issuer that says that access has ended.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    pub(crate) feed: Feed,
 }
 
 impl Ras {
@@ -66,8 +67,8 @@ impl Ras {
         let authority = Authority::open("ras", issuer, store, keys.into(), context).await?;
         let authority = authority.with_open_documents(settings.client_documents);
         let admission = Admission::new(settings.rates);
-        let turns = Mutex::default();
-        Ok(Self(Arc::new(RasState { authority, settings, admission, turns })))
+        let (turns, feed) = (Mutex::default(), Feed::default());
+        Ok(Self(Arc::new(RasState { authority, settings, admission, turns, feed })))
     }
 
     /// The turn of a trusted issuer to end access: one request after the other.

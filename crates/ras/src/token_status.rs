@@ -70,6 +70,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
             authority.store.note(event, now).await.map(|_| ())
         }
     };
+    ras.0.feed.wake();
     match done {
         Ok(()) => revoked(),
         Err(error) => broken(&error),

@@ -4,6 +4,7 @@
 use crate::{
     admission::{Admission, NotAdmitted},
     caller::Caller,
+    feed::WithoutFeed,
     introspection::Introspection,
 };
 use axum::{
@@ -148,14 +149,29 @@ impl Guard {
         self.change(|inner| inner.form = form)
     }
 
-    /// Asks the authorization server about each token, once a second at most, as the client
-    /// `client_id` that is registered there for this resource: what is revoked or disabled there is
-    /// refused here within a second. Without this, a token is accepted until it expires.
+    /// Asks the authorization server about each token, as the client `client_id` that is registered
+    /// there for this resource, and listens to its feed of ended tokens: what is revoked or disabled there
+    /// is refused here at once. Where there is no feed, or it is silent, the authorization server is asked
+    /// once a second, and the same holds within a second. Without this, a token is accepted until it
+    /// expires.
     #[must_use]
     pub fn introspect(self, outbound: Outbound, client_id: &str, secret: Secret) -> Self {
+        self.introspect_or(outbound, client_id, secret, WithoutFeed::Ask)
+    }
+
+    /// Like [`Guard::introspect`], with what happens while the feed is silent.
+    #[must_use]
+    pub fn introspect_or(
+        self,
+        outbound: Outbound,
+        client_id: &str,
+        secret: Secret,
+        without: WithoutFeed,
+    ) -> Self {
         self.change(|inner| {
-            let clock = inner.admission.clock.clone();
-            let introspection = Introspection::new(outbound, client_id, secret, clock);
+            let (clock, issuer) = (inner.admission.clock.clone(), inner.admission.issuer.clone());
+            let credentials = (client_id, secret);
+            let introspection = Introspection::new(outbound, issuer, credentials, without, clock);
             inner.introspection = Some(Arc::new(introspection));
         })
     }
@@ -217,7 +233,7 @@ impl Guard {
         let admitted = inner.admission.admit((inner.algorithm, inner.form), method, headers).await;
         let caller: Caller = admitted.map_err(|why| inner.refuse(why))?;
         if let Some(introspection) = &inner.introspection {
-            let stands = introspection.check(&inner.admission.issuer, token_of(headers)).await;
+            let stands = introspection.check(caller.token_id(), token_of(headers)).await;
             stands.map_err(|why| inner.refuse(why))?;
         }
         Ok(caller)

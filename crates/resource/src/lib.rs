@@ -20,10 +20,12 @@
 
 mod admission;
 mod caller;
+mod feed;
 mod introspection;
 mod layer;
 
 pub use caller::Caller;
+pub use feed::{Feed, Mark, WithoutFeed};
 pub use introspection::{Introspection, NoAnswer};
 pub use layer::{Guard, GuardedService, Refused, token_of};
 pub use passavant_outbound::{Outbound, RemoteKeys};

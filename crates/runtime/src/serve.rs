@@ -261,6 +261,7 @@ async fn start(
         let ras = Ras::open(issuer, store.clone(), keys, context.clone(), settings.clone()).await?;
         let (router, probe) = (ras.router(), ras.probe());
         probes.push(probe.clone());
+        spawn_feed(&ras, &stop);
         let admin =
             RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone())
                 .keys(keys::maker(&kek, place.algorithm, &clock));
@@ -316,6 +317,17 @@ pub fn spawn_telling(idp: &Idp, stop: &CancellationToken) {
             () = stop.cancelled() => {}
             () = idp.tell_applications() => {}
             () = idp.tell_authorization_servers() => {}
+        }
+    });
+}
+
+/// Tells guards of ended tokens, until the end.
+pub fn spawn_feed(ras: &Ras, stop: &CancellationToken) {
+    let (ras, stop) = (ras.clone(), stop.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = ras.follow_ended_tokens() => {}
         }
     });
 }

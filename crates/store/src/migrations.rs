@@ -17,7 +17,7 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The later steps, numbered from 1. A released step is never changed.
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
     Step::Both(include_str!("migrations/0003_refresh_again.sql")),
@@ -42,6 +42,10 @@ const STEPS: [Step; 13] = [
     Step::Each {
         sqlite: include_str!("migrations/0013_revocation_notices.sqlite.sql"),
         postgres: include_str!("migrations/0013_revocation_notices.postgres.sql"),
+    },
+    Step::Each {
+        sqlite: include_str!("migrations/0014_ended_tokens.sqlite.sql"),
+        postgres: include_str!("migrations/0014_ended_tokens.postgres.sql"),
     },
 ];
 

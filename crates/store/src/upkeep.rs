@@ -108,6 +108,8 @@ impl Store {
             // Given up, and on record, long before.
             ("logout_notices", format!("ended_at < {}", before(30 * 86_400))),
             ("revocation_notices", format!("made_at < {}", before(30 * 86_400))),
+            // Twice as long as it can be read.
+            ("ended_tokens", format!("made_at < {}", before(1800))),
             ("ended_subjects", format!("forget_after < {}", before(3600))),
             ("installations", format!("revoked_at < {}", before(30 * 86_400))),
             ("audit", format!("outcome = 'refused' AND at < {refused}")),

@@ -31,7 +31,7 @@ use passavant_runtime::keys::{self, KeyEncryptionKey};
 use passavant_runtime::listener::{Ingress, accept};
 use passavant_runtime::{
     listener::bind,
-    serve::{CONNECTIONS, open_store, spawn_pruning, spawn_telling, upstream_tools},
+    serve::{CONNECTIONS, open_store, spawn_feed, spawn_pruning, spawn_telling, upstream_tools},
 };
 use passavant_store::Store;
 use rustls_pki_types::PrivateKeyDer;
@@ -350,6 +350,7 @@ async fn vendor(deps: &mut Deps, plan: &VendorPlan) -> Result<(VendorPlace, RasA
     let settings = RasSettings::default();
     let context = deps.context.clone();
     let ras = Ras::open(issuer.clone(), store.clone(), ring, context, settings).await?;
+    spawn_feed(&ras, &deps.stop);
     deps.run(ras_listener, ras.router().merge(health(vec![ras.probe()], Readers::Anyone)), LIMITS);
     let keys = deps.context.remote_keys.clone();
     let [read, write] = plan.scopes;

@@ -124,6 +124,7 @@ words! {
         AssertionExchange = "assertion_exchange": "a SAML assertion was exchanged for a refresh token",
         JwtBearer = "jwt_bearer": "an ID-JAG was redeemed",
         Introspection = "introspect": "a token was asked about",
+        EndedTokens = "ended_tokens": "a guard asked to be told of ended tokens: refusals only",
         Revocation = "revoke": "a token was revoked",
         PushedRequest = "pushed_request": "an authorization request was pushed",
         DeviceAuthorization = "device_authorization": "a device asked for a code",
@@ -272,6 +273,7 @@ impl RequestEvent {
             Self::Introspection => {
                 &[Detail::Address, Detail::Issuer, Detail::Reason, Detail::RequestId, Detail::Jti]
             }
+            Self::EndedTokens => &[Detail::Address, Detail::Reason, Detail::RequestId],
             Self::Revocation => &[Detail::Address, Detail::Jti, Detail::Reason, Detail::RequestId],
             Self::PushedRequest => &[Detail::Address, Detail::Reason, Detail::RequestId],
             Self::DeviceAuthorization => &[Detail::Address, Detail::Reason, Detail::RequestId],

@@ -87,6 +87,11 @@ pub enum RequestError {
     /// A member of the subject.
     #[error("`{0}` of `sub_id` is missing, empty, or not a text of 1024 bytes at most")]
     Member(&'static str),
+    /// The time of the end.
+    #[error(
+        "`ended_at` is not a time in seconds beside a `sub_id` alone, or beside `ended_id_jags`"
+    )]
+    EndedAt,
     /// The list of ID-JAGs.
     #[error(
         "`id_jags`, or `ended_id_jags` in its place, is not a list of 1 to 500 texts of 100 bytes at most"
@@ -105,6 +110,10 @@ pub struct RevocationRequest {
     /// issued for these is all that has ended, and `ended_id_jags` beside everything: they open nothing
     /// any more, whatever the clocks of who issued them and of who tells it say.
     pub id_jags: Vec<String>,
+    /// When everything ended, by the caller's clock: another member of our own. What was issued in this
+    /// second and has ended is named in `ended_id_jags`, or in a request that follows. Without it
+    /// everything ended when the request's JWT was issued.
+    pub ended_at: Option<Timestamp>,
 }
 
 impl RevocationRequest {
@@ -129,7 +138,20 @@ impl RevocationRequest {
         if !all && !also.is_empty() {
             return Err(RequestError::IdJags);
         }
-        Ok(Self { subject: SubId::read(&subject)?, all, id_jags: if all { also } else { only } })
+        let ended_at = match object.remove("ended_at") {
+            None => None,
+            Some(value) => {
+                let seconds = value.as_i64().filter(|seconds| all && *seconds > 0);
+                Some(Timestamp(seconds.ok_or(RequestError::EndedAt)?))
+            }
+        };
+        let id_jags = if all { also } else { only };
+        Ok(Self { subject: SubId::read(&subject)?, all, id_jags, ended_at })
+    }
+
+    /// Until when, by the caller's clock, what it issued has ended; `issued_at` is when its JWT was issued.
+    pub fn until(&self, issued_at: Timestamp) -> Timestamp {
+        self.ended_at.map_or(issued_at, |ended_at| ended_at.plus(-1).min(issued_at))
     }
 
     /// The body of a request; by the member's `earlier` name for servers of an earlier draft.
@@ -140,6 +162,9 @@ impl RevocationRequest {
         if !self.id_jags.is_empty() {
             let name = if self.all { "ended_id_jags" } else { "id_jags" };
             body.insert(name.to_owned(), json!(self.id_jags));
+        }
+        if let Some(ended_at) = self.ended_at {
+            body.insert("ended_at".to_owned(), json!(ended_at));
         }
         Value::Object(body)
     }
@@ -253,7 +278,8 @@ mod tests {
             ),
             (SubId::Opaque("erin".to_owned()), r#"{"sub_id":{"format":"opaque","id":"erin"}}"#),
         ] {
-            let request = RevocationRequest { subject, all: true, id_jags: Vec::new() };
+            let (id_jags, ended_at) = (Vec::new(), None);
+            let request = RevocationRequest { subject, all: true, id_jags, ended_at };
             assert_eq!(read(text).as_ref(), Ok(&request), "{text}");
             for earlier in [false, true] {
                 assert_eq!(read(&request.to_body(earlier).to_string()).as_ref(), Ok(&request));
@@ -264,8 +290,12 @@ mod tests {
                 subject: SubId::Opaque("erin".to_owned()),
                 all,
                 id_jags: vec!["a".to_owned(), "b".to_owned()],
+                ended_at: all.then_some(Timestamp(1000)),
             };
-            assert_eq!(read(&some.to_body(false).to_string()), Ok(some));
+            assert_eq!(read(&some.to_body(false).to_string()).as_ref(), Ok(&some));
+            // What was issued in the very second is named singly; a clock ahead ends nothing of later.
+            assert_eq!(some.until(Timestamp(1005)), Timestamp(if all { 999 } else { 1005 }));
+            assert_eq!(some.until(Timestamp(990)), Timestamp(990));
         }
         for (text, error) in [
             ("", RequestError::NotJson),
@@ -284,6 +314,13 @@ mod tests {
             (r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":[1]}"#, RequestError::IdJags),
             (r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":"b"}"#, RequestError::IdJags),
             (r#"{"sub_id":{"format":"opaque","id":"a"},"ended_id_jags":[]}"#, RequestError::IdJags),
+            (r#"{"sub_id":{"format":"opaque","id":"a"},"ended_at":"1000"}"#, RequestError::EndedAt),
+            (r#"{"sub_id":{"format":"opaque","id":"a"},"ended_at":-1}"#, RequestError::EndedAt),
+            (r#"{"sub_id":{"format":"opaque","id":"a"},"ended_at":1.5}"#, RequestError::EndedAt),
+            (
+                r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":["a"],"ended_at":1}"#,
+                RequestError::EndedAt,
+            ),
             (
                 r#"{"sub_id":{"format":"opaque","id":"a"},"id_jags":["a"],"ended_id_jags":["b"]}"#,
                 RequestError::IdJags,

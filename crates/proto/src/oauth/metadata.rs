@@ -7,8 +7,8 @@ use crate::{
 use crate::{
     identifier::{Issuer, Resource},
     jose::jwk::Algorithm,
-    oauth::global_token_revocation,
     oauth::scope::Scopes,
+    oauth::{ended_tokens, global_token_revocation},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -129,6 +129,7 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
         "introspection_endpoint": issuer.endpoint("/introspect"),
         "global_token_revocation_endpoint": issuer.endpoint(global_token_revocation::PATH),
         "passavant_id_jag_revocation": true,
+        "passavant_ended_tokens_endpoint": issuer.endpoint(ended_tokens::PATH),
         // Even if nobody may sign in: clients fail silently without it (RFC 8414 requires the
         // member).
         "response_types_supported": ["code"],
@@ -224,6 +225,9 @@ pub struct AuthorizationServerMetadata {
     /// Passavant's own: a request to that endpoint may name single ID-JAGs.
     #[serde(default)]
     pub passavant_id_jag_revocation: bool,
+    /// Passavant's own: a feed of ended access tokens.
+    #[serde(default)]
+    pub passavant_ended_tokens_endpoint: Option<String>,
     /// Logout endpoint.
     #[serde(default)]
     pub end_session_endpoint: Option<String>,

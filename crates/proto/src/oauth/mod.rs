@@ -8,6 +8,7 @@ pub mod client;
 pub mod client_assertion;
 pub mod client_authentication;
 pub mod client_document;
+pub mod ended_tokens;
 pub mod form;
 pub mod global_token_revocation;
 pub mod metadata;

@@ -13,6 +13,7 @@ use passavant_proto::{
     oauth::access_token::TokenForm,
     oauth::scope::Scopes,
 };
+use passavant_resource::WithoutFeed;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -206,6 +207,27 @@ struct WrittenArguments {
 struct WrittenIntrospection {
     client_id: String,
     secret_file: PathBuf,
+    #[serde(default)]
+    without_feed: WrittenWithoutFeed,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenWithoutFeed {
+    #[default]
+    Ask,
+    Refuse,
+}
+
+/// How the RAS is asked about tokens.
+#[derive(Clone, Debug)]
+pub struct IntrospectionConfig {
+    /// The client that is registered there for the MCP server.
+    pub client_id: String,
+    /// The file of its secret.
+    pub secret_file: PathBuf,
+    /// What happens while the RAS's feed of ended tokens is silent.
+    pub without_feed: WithoutFeed,
 }
 
 /// One gateway, validated.
@@ -230,7 +252,7 @@ pub struct RouteConfig {
     /// The adapter, if the MCP server does not support Streamable HTTP.
     pub adapter: Option<AdapterConfig>,
     pub credential: Option<(HeaderName, String, PathBuf)>,
-    pub introspection: Option<(String, PathBuf)>,
+    pub introspection: Option<IntrospectionConfig>,
     pub upstream_client: Option<UpstreamClient>,
 }
 
@@ -436,7 +458,14 @@ impl WrittenRoute {
         let introspection = self.introspection.map(|written| {
             let file = folder.join(&written.secret_file);
             must_exist(problems, &at("introspection.secret_file"), &file);
-            (written.client_id, file)
+            IntrospectionConfig {
+                client_id: written.client_id,
+                secret_file: file,
+                without_feed: match written.without_feed {
+                    WrittenWithoutFeed::Ask => WithoutFeed::Ask,
+                    WrittenWithoutFeed::Refuse => WithoutFeed::Refuse,
+                },
+            }
         });
         let upstream_client = self.upstream_client.map(|written| {
             let file = folder.join(&written.secret_file);

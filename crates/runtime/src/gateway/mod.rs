@@ -36,7 +36,7 @@ use passavant_proto::{
     time::Clock,
 };
 use passavant_ras::Ras;
-use passavant_resource::Introspection;
+use passavant_resource::{Feed, Introspection, WithoutFeed};
 use passavant_store::Store;
 use report::ReportSink;
 use serde::Deserialize;
@@ -45,6 +45,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -116,7 +117,7 @@ pub async fn start(
         let mut settings = route.settings.clone();
         let issuer = &settings.authorization_server;
         let here = parties.ras.iter().find(|(held, _)| held == issuer).map(|(_, ras)| ras);
-        settings.stands = stands(route, here, deps)?;
+        (settings.stands, settings.feed) = stands(route, here, deps, (tasks, stop))?;
         if let Some((header, prefix, file)) = &route.credential {
             let secret = system::read_secret(file, secrets)?;
             // Accept it with or without the scheme, because many copy the whole value of the
@@ -185,27 +186,60 @@ pub async fn start(
     Ok(Started { gateway, journal })
 }
 
-/// How to check whether a token is still active: by the RAS itself if it runs in this process,
-/// otherwise by introspection.
-fn stands(route: &RouteConfig, here: Option<&Ras>, deps: &Deps<'_>) -> Result<Option<Stands>> {
+/// How to check whether a token is still active, and what tells that it has ended: the RAS itself if it
+/// runs in this process, otherwise introspection and the RAS's feed.
+fn stands(
+    route: &RouteConfig,
+    here: Option<&Ras>,
+    deps: &Deps<'_>,
+    (tasks, stop): (&mut JoinSet<()>, &CancellationToken),
+) -> Result<(Option<Stands>, Option<Feed>)> {
     let Deps { context, outbound, secrets, .. } = *deps;
     if let Some(ras) = here {
+        let feed = Feed::new(WithoutFeed::Ask);
+        let (heard, told, stop) = (feed.clone(), ras.clone(), stop.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = hear(&told, &heard) => {}
+            }
+        });
         let ras = ras.clone();
         let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
             let ras = ras.clone();
             Box::pin(async move { ras.stands(&token).await.map_err(|_| Unavailable) })
         };
-        return Ok(Some(Arc::new(ask)));
+        return Ok((Some(Arc::new(ask)), Some(feed)));
     }
-    let Some((client_id, file)) = &route.introspection else { return Ok(None) };
-    let secret = system::read_secret(file, secrets)?;
-    let asked = Introspection::new(outbound.clone(), client_id, secret, context.clock.clone());
-    let (asked, issuer) = (Arc::new(asked), route.settings.authorization_server.clone());
+    let Some(introspection) = &route.introspection else { return Ok((None, None)) };
+    let secret = system::read_secret(&introspection.secret_file, secrets)?;
+    let (issuer, clock) = (route.settings.authorization_server.clone(), context.clock.clone());
+    let credentials = (introspection.client_id.as_str(), secret);
+    let without = introspection.without_feed;
+    let asked = Introspection::new(outbound.clone(), issuer, credentials, without, clock);
+    let feed = asked.feed().clone();
+    let asked = Arc::new(asked);
     let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
-        let (asked, issuer) = (Arc::clone(&asked), issuer.clone());
-        Box::pin(async move { asked.ask(&issuer, token.expose()).await.map_err(|_| Unavailable) })
+        let asked = Arc::clone(&asked);
+        Box::pin(async move { asked.ask(token.expose()).await.map_err(|_| Unavailable) })
     };
-    Ok(Some(Arc::new(ask)))
+    Ok((Some(Arc::new(ask)), Some(feed)))
+}
+
+/// How long it is waited before listening again.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
+/// Hears what ends at a RAS of this process, until this is dropped.
+async fn hear(ras: &Ras, feed: &Feed) {
+    loop {
+        let mut told = ras.ended_tokens();
+        // What ended before, or while it was too far behind, is not known.
+        feed.miss();
+        while let Ok(told) = told.recv().await {
+            feed.hear(&told.ended);
+        }
+        tokio::time::sleep(A_MOMENT).await;
+    }
 }
 
 /// Reads every secret that a gateway's config names, as starting it does.
@@ -213,7 +247,7 @@ pub fn check_secrets(config: &GatewayConfig, secrets: Shared) -> Result<()> {
     let mut files: Vec<&Path> = config.report.iter().map(|(.., file)| file.as_path()).collect();
     for route in &config.routes {
         files.extend(route.credential.iter().map(|(.., file)| file.as_path()));
-        files.extend(route.introspection.iter().map(|(_, file)| file.as_path()));
+        files.extend(route.introspection.iter().map(|written| written.secret_file.as_path()));
         if let Some(client) = &route.upstream_client {
             files.extend([client.secret_file.as_path(), client.ras_secret_file.as_path()]);
         }

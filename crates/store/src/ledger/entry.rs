@@ -427,7 +427,8 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
     for (queued, outcome) in group.iter().zip(&outcomes) {
         let operation = &queued.operation;
         if recorded(outcome) {
-            grants.extend(&operation.grant);
+            let asserted_at = operation.subject.as_ref().map(|then| then.issued_at);
+            grants.extend(operation.grant.as_ref().map(|grant| (grant, asserted_at)));
             told.extend(&operation.tells);
             known.extend(
                 operation.known_by.as_ref().map(|(user, party)| (user.as_str(), party.as_str())),
@@ -721,11 +722,11 @@ async fn insert_told(
 
 async fn insert_grants(
     transaction: &mut Transaction<'static, Any>,
-    grants: &[&Grant],
+    grants: &[(&Grant, Option<Timestamp>)],
 ) -> Result<(), StoreError> {
     for chunk in chunks(grants) {
         let mut arguments = AnyArguments::default();
-        for grant in chunk {
+        for (grant, asserted_at) in chunk {
             bind(&mut arguments, grant.jti.as_str())?;
             bind(&mut arguments, grant.kind.word())?;
             bind(&mut arguments, grant.user_id.as_str())?;
@@ -736,11 +737,12 @@ async fn insert_grants(
             let opens = grant.opens.as_ref();
             bind(&mut arguments, opens.map(|opens| spaced(&opens.resources)))?;
             bind(&mut arguments, opens.map(|opens| opens.scopes.to_string()))?;
+            bind(&mut arguments, asserted_at.map(|at| at.0))?;
         }
         let sql = format!(
             "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at, \
-             resources, scopes) VALUES {}",
-            rows(chunk.len(), 9)
+             resources, scopes, asserted_at) VALUES {}",
+            rows(chunk.len(), 10)
         );
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod ended;
+mod ended_tokens;
 mod entry;
 mod revocation;
 mod statements;
@@ -10,6 +11,7 @@ pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use ended::SaidOnce;
 pub(crate) use ended::{Said, end_id_jags, end_until};
+pub use ended_tokens::EndedSince;
 pub use entry::{Entry, EntryOutcome, Grant, Opens, SubjectThen, TokenKind, UsedJti};
 pub(crate) use entry::{Queued, insert_jtis, spawn_writers};
 pub(crate) use revocation::notify_all;

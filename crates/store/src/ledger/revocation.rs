@@ -19,8 +19,8 @@ const PIECE: i64 = 500;
 pub struct RevocationNotices {
     /// Whose access has ended.
     pub user_id: String,
-    /// Everything that the party issued to that person.
-    pub all: bool,
+    /// Everything that the party issued to that person until this time.
+    pub all_until: Option<Timestamp>,
     /// The `jti`s of ID-JAGs.
     pub id_jags: Vec<String>,
     /// The ids of the notices.
@@ -102,11 +102,11 @@ impl Store {
             if done.execute(&mut *transaction).await?.rows_affected() == 0 {
                 continue;
             }
-            let (since, tries) =
-                (Timestamp(row.try_get("made_at")?), row.try_get::<i64, _>("tries")? + 1);
+            let made_at = Timestamp(row.try_get("made_at")?);
+            let (since, tries) = (made_at, row.try_get::<i64, _>("tries")? + 1);
             let at = at.unwrap_or_else(|| {
-                let (all, id_jags, ids) = (false, Vec::new(), Vec::new());
-                claimed.push(RevocationNotices { user_id, all, id_jags, ids, since, tries });
+                let (all_until, id_jags, ids) = (None, Vec::new(), Vec::new());
+                claimed.push(RevocationNotices { user_id, all_until, id_jags, ids, since, tries });
                 claimed.len() - 1
             });
             let of = &mut claimed[at];
@@ -115,7 +115,7 @@ impl Store {
             of.tries = of.tries.max(tries);
             let id_jag: String = row.try_get("id_jag")?;
             if id_jag.is_empty() {
-                of.all = true;
+                of.all_until = of.all_until.max(Some(made_at));
             } else {
                 of.id_jags.push(id_jag);
             }

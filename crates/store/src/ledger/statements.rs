@@ -57,6 +57,7 @@ pub(super) fn bind(
         Bound::Text(text) => arguments.add(text),
         Bound::NoText => arguments.add(None::<String>),
         Bound::Number(number) => arguments.add(number),
+        Bound::NoNumber => arguments.add(None::<i64>),
     };
     done.map_err(|e| StoreError::Database(sqlx::Error::Encode(e)))
 }
@@ -65,6 +66,7 @@ pub(super) enum Bound {
     Text(String),
     NoText,
     Number(i64),
+    NoNumber,
 }
 
 impl From<&str> for Bound {
@@ -88,5 +90,11 @@ impl From<Option<String>> for Bound {
 impl From<i64> for Bound {
     fn from(number: i64) -> Self {
         Self::Number(number)
+    }
+}
+
+impl From<Option<i64>> for Bound {
+    fn from(number: Option<i64>) -> Self {
+        number.map_or(Self::NoNumber, Self::Number)
     }
 }

@@ -44,8 +44,10 @@ pub struct EndedAccess<'a> {
     pub all: bool,
     /// ID-JAGs, by their `jti`s.
     pub id_jags: &'a [String],
-    /// When, by the issuer's clock.
-    pub ended_at: Timestamp,
+    /// Until when, by the issuer's clock.
+    pub until: Timestamp,
+    /// Tokens stand that were issued for an assertion from after `until`: then all that ended is named.
+    pub later_stands: bool,
     /// When no ID-JAG from before can be accepted any more.
     pub forget_after: Timestamp,
 }
@@ -126,9 +128,11 @@ impl Store {
         let mut gone = end_id_jags(&mut transaction, of, ended.id_jags, forget, now).await?;
         if ended.all {
             let subject = ended.link.subject.as_str();
-            end_until(&mut transaction, (issuer, subject), ended.ended_at, forget).await?;
+            end_until(&mut transaction, (issuer, subject), ended.until, forget).await?;
             if let Some(account) = &account {
-                gone += end_account_of_issuer(&mut transaction, account, issuer, now).await?;
+                let of = (account.as_str(), issuer);
+                let until = ended.later_stands.then_some(ended.until);
+                gone += end_account_of_issuer(&mut transaction, of, until, now).await?;
             }
         }
         let event = match &account {

@@ -49,16 +49,18 @@ pub(crate) async fn end_issuer(
     Ok(())
 }
 
-/// Ends what an account has by way of a trusted issuer. Returns how many tokens and sign-ins that were.
+/// Ends what an account has by way of a trusted issuer, but for tokens that were issued
+/// for assertions from after `until`, if there is such a time. Returns how many tokens and sign-ins that were.
 pub(crate) async fn end_account_of_issuer(
     transaction: &mut Transaction<'static, Any>,
-    account: &str,
-    issuer: &str,
+    (account, issuer): (&str, &str),
+    until: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let end = "UPDATE grants SET revoked_at = $3 \
-               WHERE user_id = $1 AND party = $2 AND revoked_at IS NULL";
+    let end = "UPDATE grants SET revoked_at = $3 WHERE user_id = $1 AND party = $2 \
+               AND revoked_at IS NULL AND (asserted_at IS NULL OR asserted_at <= $4)";
     let end = sqlx::query(end).bind(account).bind(issuer).bind(now.0);
+    let end = end.bind(until.map_or(i64::MAX, |until| until.0));
     let mut gone = end.execute(&mut **transaction).await?.rows_affected();
     let quoted = Value::from(issuer).to_string();
     for statement in [
