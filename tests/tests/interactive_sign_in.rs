@@ -594,8 +594,17 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
     assert_eq!(world.send(&other).await.status, 200);
     let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
     assert_eq!(renewed.status, 200);
+    let before = world.ras_store.ended_tokens(None, world.now()).await.unwrap().position;
     let revoked = world.send(&public("/revoke", renewed.str("refresh_token"))).await;
     assert_eq!(revoked.status, 200);
+    // The guards are told of the tokens of the whole family.
+    let told = world.ras_store.ended_tokens(Some(before), world.now()).await.unwrap();
+    let mut told: Vec<String> = told.tokens.into_iter().map(|(_, jti)| jti).collect();
+    let jti = |token: &str| Parts::of(token).claims["jti"].as_str().unwrap().to_owned();
+    let mut all = [&tokens, &renewed].map(|tokens| jti(tokens.str("access_token"))).to_vec();
+    told.sort();
+    all.sort();
+    assert_eq!(told, all);
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
     let renew = world.refresh_at_ras(renewed.str("refresh_token"));
     world.refuses(&world.ras_store, "revoked", &renew, dead).await;

@@ -155,6 +155,72 @@ async fn whole_contract(store: Store, url: &str) {
     installations(&store).await;
     upstreams(&store).await;
     people(&store, url).await;
+    ended_tokens(&store, url).await;
+}
+
+fn access_token(jti: &str, lineage: &str) -> Entry {
+    let grant = Grant {
+        jti: jti.to_owned(),
+        kind: TokenKind::AccessToken,
+        user_id: "erin".to_owned(),
+        client_id: "agent".to_owned(),
+        party: "https://idp.example".to_owned(),
+        lineage: lineage.to_owned(),
+        expires_at: NOW.plus(300),
+        opens: None,
+    };
+    Entry { grant: Some(grant), ..Entry::new(Some(event("mint"))) }
+}
+
+/// Who has read up to a position misses nothing that is committed afterwards, whatever was under way then
+/// and whenever it ends.
+async fn ended_tokens(store: &Store, url: &str) {
+    for jti in ["ended-1", "ended-2", "ended-3", "ended-4"] {
+        let outcome = store.record(access_token(jti, "ended-family"), NOW).await.unwrap();
+        assert_eq!(outcome, EntryOutcome::Recorded);
+    }
+    let read = async |after| store.ended_tokens(Some(after), NOW).await.unwrap();
+    let names = |since: &EndedSince| {
+        since.tokens.iter().map(|(_, jti)| jti.clone()).collect::<BTreeSet<_>>()
+    };
+    let start = store.ended_tokens(None, NOW).await.unwrap();
+    assert!(start.tokens.is_empty() && !start.lost);
+    assert!(read(start.position).await.tokens.is_empty());
+    if url.starts_with("postgres") {
+        // A slow transaction that began first commits last.
+        let mut slow = sqlx::AnyConnection::connect(url).await.unwrap();
+        let mut slow = slow.begin().await.unwrap();
+        let end = "UPDATE grants SET revoked_at = 1 WHERE jti = 'ended-1'";
+        sqlx::query(end).execute(&mut *slow).await.unwrap();
+        assert!(store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
+        let meanwhile = read(start.position).await;
+        assert_eq!(names(&meanwhile), BTreeSet::from(["ended-2".to_owned()]));
+        slow.commit().await.unwrap();
+        let then = read(meanwhile.position).await;
+        assert!(names(&then).contains("ended-1"), "it was missed: {then:?}");
+        let over = read(then.position).await;
+        assert!(over.tokens.is_empty(), "{over:?}");
+    } else {
+        assert!(store.revoke_grant("ended-1", event("gone"), NOW).await.unwrap());
+        assert!(store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
+        let then = read(start.position).await;
+        assert_eq!(names(&then), BTreeSet::from(["ended-1".to_owned(), "ended-2".to_owned()]));
+        assert!(read(then.position).await.tokens.is_empty());
+    }
+    // Once each, and what is rolled back is not told of.
+    let before = store.ended_tokens(None, NOW).await.unwrap().position;
+    assert!(!store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
+    assert!(read(before).await.tokens.is_empty());
+    // A position of the future, or of long ago, is one of which nothing is known.
+    let ahead = passavant_proto::oauth::ended_tokens::Position { next: i64::MAX, ..before };
+    assert!(read(ahead).await.lost);
+    assert!(store.ended_tokens(Some(before), NOW.plus(901)).await.unwrap().lost);
+    assert!(!store.ended_tokens(Some(before), NOW.plus(899)).await.unwrap().lost);
+    // What may end any token.
+    let key = "UPDATE signing_keys SET signs_from = signs_from";
+    by_hand(url, key).await;
+    let changed = read(before).await;
+    assert!(changed.tokens.iter().all(|(_, jti)| jti.is_empty()) && !changed.tokens.is_empty());
 }
 
 fn upstream() -> UpstreamProvider {
