@@ -190,12 +190,21 @@ async fn ended_tokens(store: &Store, url: &str) {
         // A slow transaction that began first commits last.
         let mut slow = sqlx::AnyConnection::connect(url).await.unwrap();
         let mut slow = slow.begin().await.unwrap();
+        let mut listener = store.ended_listener();
+        listener.heard().await;
         let end = "UPDATE grants SET revoked_at = 1 WHERE jti = 'ended-1'";
         sqlx::query(end).execute(&mut *slow).await.unwrap();
         assert!(store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
         let meanwhile = read(start.position).await;
         assert_eq!(names(&meanwhile), BTreeSet::from(["ended-2".to_owned()]));
+        // Of what is committed, whoever listens hears at once.
+        let heard = async |listener: &mut EndedListener| {
+            let heard = tokio::time::timeout(std::time::Duration::from_secs(1), listener.heard());
+            heard.await.expect("nothing was heard");
+        };
+        heard(&mut listener).await;
         slow.commit().await.unwrap();
+        heard(&mut listener).await;
         let then = read(meanwhile.position).await;
         assert!(names(&then).contains("ended-1"), "it was missed: {then:?}");
         let over = read(then.position).await;

@@ -134,6 +134,20 @@ impl News {
 impl Ras {
     /// Reads what has ended and tells all who listen, until this is dropped.
     pub async fn follow_ended_tokens(&self) {
+        let woken = async {
+            let mut listener = self.0.authority.store.ended_listener();
+            loop {
+                listener.heard().await;
+                self.0.feed.wake();
+            }
+        };
+        tokio::select! {
+            () = self.read_ended_tokens() => {}
+            () = woken => {}
+        }
+    }
+
+    async fn read_ended_tokens(&self) {
         let feed = &self.0.feed;
         let following = Following::begin(feed);
         let authority = &self.0.authority;

@@ -29,7 +29,7 @@ pub use database::{Store, StoreError};
 pub use directory::{Generation, Page, Put, Seen, Wanted};
 pub use keys::{Retirement, SealedKey};
 pub use ledger::{
-    AuditEvent, AuditFilter, AuditRow, EndedSince, Entry, EntryOutcome, Grant, Opens, Outcome,
+    AuditEvent, AuditFilter, AuditRow, EndedListener, EndedSince, Entry, EntryOutcome, Grant, Opens, Outcome,
     Reconsidered, RevocationNotices, SaidOnce, SubjectThen, TokenKind, UsedJti,
 };
 pub use opening::{check_transport, sqlite_path};

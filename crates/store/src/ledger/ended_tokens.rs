@@ -6,7 +6,9 @@ use passavant_proto::{
     oauth::ended_tokens::{MOST, Position},
     time::Timestamp,
 };
-use sqlx::Row;
+use sqlx::{Row, postgres::PgListener};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// How long what has ended can be read, in seconds. Whoever has read less recently asks about all tokens.
 const KEPT: i64 = 900;
@@ -22,7 +24,62 @@ pub struct EndedSince {
     pub position: Position,
 }
 
+/// The channel that the triggers notify.
+const CHANNEL: &str = "passavant_ended_tokens";
+/// How long it is waited before a connection is tried again, and how long it may take.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Hears that tokens have ended, on whichever node: PostgreSQL notifies. What was missed meanwhile is found
+/// by reading.
+pub struct EndedListener {
+    store: Store,
+    connection: Option<PgListener>,
+}
+
+impl EndedListener {
+    /// Completes when something has ended; never with SQLite, whose nodes are one process.
+    pub async fn heard(&mut self) {
+        if self.store.dialect == Dialect::Sqlite {
+            return std::future::pending().await;
+        }
+        loop {
+            if self.connection.is_none() {
+                match timeout(AGAIN, self.store.listener()).await {
+                    Ok(Ok(connection)) => {
+                        self.connection = Some(connection);
+                        // Something may have ended before.
+                        return;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "PostgreSQL cannot be listened to"),
+                    Err(_) => {}
+                }
+                sleep(AGAIN).await;
+                continue;
+            }
+            if let Some(connection) = &mut self.connection {
+                match connection.try_recv().await {
+                    Ok(Some(_)) => return,
+                    // The connection was lost.
+                    Ok(None) | Err(_) => self.connection = None,
+                }
+            }
+        }
+    }
+}
+
 impl Store {
+    /// Listens for ended tokens.
+    pub fn ended_listener(&self) -> EndedListener {
+        EndedListener { store: self.clone(), connection: None }
+    }
+
+    async fn listener(&self) -> Result<PgListener, sqlx::Error> {
+        let options = self.read.connect_options();
+        let mut listener = PgListener::connect(options.database_url.as_str()).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    }
+
     /// What has ended since `after`; `None`: it is only said how far there is something to read.
     pub async fn ended_tokens(
         &self,

@@ -11,7 +11,7 @@ pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use ended::SaidOnce;
 pub(crate) use ended::{Said, end_id_jags, end_until};
-pub use ended_tokens::EndedSince;
+pub use ended_tokens::{EndedListener, EndedSince};
 pub use entry::{Entry, EntryOutcome, Grant, Opens, SubjectThen, TokenKind, UsedJti};
 pub(crate) use entry::{Queued, insert_jtis, spawn_writers};
 pub(crate) use revocation::notify_all;
