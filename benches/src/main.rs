@@ -12,6 +12,8 @@
 //! cargo run --profile dist -p passavant-benches -- --people             # 50,000 of them, in SQLite
 //! cargo run --profile dist -p passavant-benches -- --people postgres://…  # in an empty database there
 //! cargo run --profile dist -p passavant-benches -- --provisioning       # they come by SCIM; so, too, with a database
+//! cargo run --profile dist -p passavant-benches cut-offs 1000           # until nothing reaches a person
+//! cargo run --profile dist -p passavant-benches cut-offs 1000 postgres://…  # two nodes of each server
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +25,9 @@
     reason = "a program for measuring: it stops at the first surprise, and figures are rounded"
 )]
 
+mod cast;
 mod crowd;
+mod cut_off;
 mod gateway;
 mod load;
 mod parties;
@@ -47,15 +51,33 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Concurrent connections of the load.
 const CONNECTIONS: usize = 64;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
+fn main() {
     let arguments: Vec<String> = std::env::args().collect();
+    // Parties that are many processes elsewhere have both cores; the load, and a server that is measured, one.
+    let many = arguments.get(1).is_some_and(|first| first == "cast");
+    let mut runtime = if many {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    runtime.enable_all().build().unwrap().block_on(run(arguments));
+}
+
+async fn run(arguments: Vec<String>) {
     if arguments.get(1).is_some_and(|first| first == "serve") {
         let crowd = parties::Crowd::of(&arguments[3..]);
         return parties::serve(&arguments[2], &crowd).await;
     }
     match arguments.get(1).map(String::as_str) {
         Some("upstream") => return gateway::serve_upstream().await,
+        Some("cast") => {
+            let people = arguments[3].parse().unwrap();
+            return cast::run(&arguments[2], people, arguments.get(4).map(String::as_str)).await;
+        }
+        Some("cut-offs") => {
+            let count = arguments.get(2).and_then(|count| count.parse().ok()).unwrap_or(1000);
+            return cut_off::measure(count, arguments.get(3).map(String::as_str)).await;
+        }
         Some("proxy") => return gateway::serve_proxy(&arguments[2]).await,
         _ => {}
     }

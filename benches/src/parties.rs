@@ -49,7 +49,7 @@ use tokio::{
 
 pub(crate) const SECRET: &str = "an-agents-secret-of-some-forty-characters-x";
 const REFRESH: &str = "a-refresh-token-of-some-forty-characters-xx";
-const FORM: &str = "application/x-www-form-urlencoded";
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 
 pub(crate) fn clock() -> Clock {
     Clock::new(|| {
@@ -58,11 +58,15 @@ pub(crate) fn clock() -> Clock {
     })
 }
 
-fn entropy() -> Entropy {
+pub(crate) fn entropy() -> Entropy {
     Entropy::new(|buffer| aws_lc_rs::rand::fill(buffer).unwrap())
 }
 
-fn generate() -> Vec<u8> {
+pub(crate) fn key(der: &[u8]) -> SigningKey {
+    SigningKey::from_pkcs8(Algorithm::ES256, der).unwrap()
+}
+
+pub(crate) fn generate() -> Vec<u8> {
     use aws_lc_rs::{
         rand::SystemRandom,
         signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
@@ -172,7 +176,7 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
 }
 
 /// The administration API, and routes that have it change a person or a group while the load runs.
-fn administration(address: SocketAddr, issuer: Issuer, store: Store) -> Router {
+pub(crate) fn administration(address: SocketAddr, issuer: Issuer, store: Store) -> Router {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let secret = Secret::new(SECRET);
     let passwords = Passwords::new(1);
@@ -327,7 +331,7 @@ async fn fill(
     assert!(idp.issue_refresh_token(&Secret::new(REFRESH).hash(), &token).await.unwrap());
 }
 
-fn authentication(now: Timestamp) -> Authentication {
+pub(crate) fn authentication(now: Timestamp) -> Authentication {
     Authentication {
         auth_time: now,
         acr: "urn:x".to_owned(),
