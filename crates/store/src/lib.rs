@@ -29,8 +29,9 @@ pub use database::{Store, StoreError};
 pub use directory::{Generation, Page, Put, Seen, Wanted};
 pub use keys::{Retirement, SealedKey};
 pub use ledger::{
-    AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Opens, Outcome, Reconsidered,
-    RevocationNotices, SaidOnce, SubjectThen, TokenKind, UsedJti,
+    AuditEvent, AuditFilter, AuditRow, CutOff, CutOffRecord, Ends, Entry, EntryOutcome, Grant,
+    Opens, Outcome, Reconsidered, RevocationNotices, SaidOnce, ServerEnds, SubjectThen, TokenKind,
+    UsedJti,
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{

@@ -1,6 +1,7 @@
 //! Decisions on record: tokens and what they use up, and the audit trail.
 
 mod audit;
+mod cut_off;
 mod ended;
 mod entry;
 mod revocation;
@@ -8,6 +9,7 @@ mod statements;
 
 pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
+pub use cut_off::{CutOff, CutOffRecord, Ends, ServerEnds};
 pub use ended::SaidOnce;
 pub(crate) use ended::{Said, end_id_jags, end_until};
 pub use entry::{Entry, EntryOutcome, Grant, Opens, SubjectThen, TokenKind, UsedJti};
