@@ -2,8 +2,8 @@
 //! authorization servers and ten gateways, people with open streams and calls under way.
 
 use crate::{
-    load::read_answer,
     cast::{self, Cast},
+    load::read_answer,
     parties::{SECRET, entropy},
     post,
 };

@@ -55,6 +55,13 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
     must(dry.status === 0 && dry.stderr.includes('user erin'), dry.stderr);
     must(admin('group', 'show', 'staff').includes('staff'), 'a dry run deleted it');
     must(admin('session', 'list').includes('PERSON'), 'sessions');
+    const preview = admin('cut-off', 'person', 'erin', '--dry-run');
+    must(preview.includes('Nothing was changed') && !admin('user', 'show', 'erin').includes('disabled'), preview);
+    const watched = admin('cut-off', 'person', 'erin', '--watch');
+    must(watched.includes('Done') && admin('user', 'show', 'erin').includes('disabled'), watched);
+    const [, report] = /cut-off report (\d+)/.exec(watched);
+    must(JSON.parse(admin('cut-off', 'report', report, '--json')).done, report);
+    admin('user', 'enable', 'erin');
     // Nowhere to write: what was done, and what is lost, is said in a sentence.
     const full = spawnSync('sh', ['-c', 'exec "$0" "$@" > /dev/full', E.PASSAVANT, 'admin', '--config', config, 'administrator', 'add', 'ann', '--role', 'auditor'], { encoding: 'utf8' });
     must(full.status === 1 && full.stderr.includes('give the client or the administrator a new one') && !/panicked/.test(full.stderr), full.stderr);

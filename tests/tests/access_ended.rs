@@ -25,19 +25,19 @@ use std::sync::{Arc, Mutex};
 
 const TYP: &str = "global-token-revocation+jwt";
 
-async fn tell(world: &World) -> usize {
+pub(crate) async fn tell(world: &World) -> usize {
     world.idp_role.get().unwrap().tell_servers_once().await.unwrap()
 }
 
 /// An access token for canvas, from these tokens of the IdP.
-async fn redeemed(world: &World, tokens: &Tokens) -> String {
+pub(crate) async fn redeemed(world: &World, tokens: &Tokens) -> String {
     let id_jag = id_jag(world, tokens).await;
     let token = world.send(&world.redeem(&id_jag)).await;
     assert_eq!(token.status, 200, "{}", token.text);
     token.str("access_token").to_owned()
 }
 
-async fn id_jag(world: &World, tokens: &Tokens) -> String {
+pub(crate) async fn id_jag(world: &World, tokens: &Tokens) -> String {
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     reply.str("access_token").to_owned()
@@ -53,7 +53,7 @@ async fn is_active(world: &World, token: &str) -> bool {
     reply.json["active"].as_bool().unwrap()
 }
 
-fn sid(tokens: &Tokens) -> String {
+pub(crate) fn sid(tokens: &Tokens) -> String {
     Parts::of(&tokens.id_token).claims["sid"].as_str().unwrap().to_owned()
 }
 
@@ -112,17 +112,17 @@ fn ways(world: &World) -> Vec<Way> {
 
 /// An authorization server of another maker.
 #[derive(Clone)]
-struct Vendor {
-    url: String,
+pub(crate) struct Vendor {
+    pub(crate) url: String,
     /// Whether it has such an endpoint, and takes single ID-JAGs.
-    offers: Arc<Mutex<(bool, bool)>>,
+    pub(crate) offers: Arc<Mutex<(bool, bool)>>,
     told: Arc<Mutex<Vec<(String, Value)>>>,
     answers: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Vendor {
     /// One that max reaches by `agent`, too.
-    async fn start(world: &World) -> Self {
+    pub(crate) async fn start(world: &World) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let vendor = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -169,7 +169,7 @@ impl Vendor {
         vendor
     }
 
-    async fn known_to(&self, world: &World, tokens: &Tokens) {
+    pub(crate) async fn known_to(&self, world: &World, tokens: &Tokens) {
         let ask = world
             .exchange(&tokens.id_token)
             .set("audience", &self.url)
@@ -182,7 +182,7 @@ impl Vendor {
         std::mem::take(&mut self.told.lock().unwrap())
     }
 
-    fn answers(&self, statuses: &[u16]) {
+    pub(crate) fn answers(&self, statuses: &[u16]) {
         *self.answers.lock().unwrap() = statuses.iter().rev().copied().collect();
     }
 }

@@ -34,6 +34,7 @@ mod bridge;
 mod client_authentication;
 mod client_documents;
 mod client_library;
+mod cut_off;
 mod device;
 mod documents;
 mod dynamic_registration;

@@ -5,17 +5,18 @@
 use crate::{
     proof,
     types::{
-        Administrators, AuditQuery, AuditView, Clients, Dependents, ExplainQuestion, Explanation,
-        InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewProvisioningToken, NewRecoveryLink, NewSecret, Nothing, PersonLinkQuery,
-        PersonLinkView, Problem, ProvisioningTokenView, RecoveryLinkView, Renewal, RolesView,
-        Rotation, SecretView, SessionView, UnreadableRecord, UpstreamLeg, UserView, WhoseQuery,
+        Administrators, AuditQuery, AuditView, Clients, CutOffPreview, CutOffReport, CutOffTarget,
+        Dependents, ExplainQuestion, Explanation, InstallationView, KeyMade, KeyView, Kind,
+        LinkView, ListQuery, Listed, NewPassword, NewPersonLink, NewProvisioningToken,
+        NewRecoveryLink, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, Problem,
+        ProvisioningTokenView, RecoveryLinkView, Renewal, RolesView, Rotation, SecretView,
+        SessionView, UnreadableRecord, UpstreamLeg, UserView, WhoseQuery,
     },
 };
 use passavant_outbound::{Answer, Bounds, Outbound, OutboundError, Reach};
 use passavant_proto::{others_text::shown, secret::Secret, time::Entropy};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::{Position, Url};
 
 /// Largest response that is read, in bytes: lists of people are long.
@@ -418,6 +419,29 @@ impl ServerClient {
     /// Ends a session.
     pub async fn end_session(&self, id: &str) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/sessions/{}", segment(id)), Sent::default()).await
+    }
+
+    /// What cutting something off would end now.
+    pub async fn preview_cut_off(
+        &self,
+        target: CutOffTarget,
+        name: &str,
+    ) -> Result<CutOffPreview, ClientError> {
+        self.said("POST", "/cut-offs/preview", &json!({"target": target, "name": name})).await
+    }
+
+    /// Cuts something off.
+    pub async fn cut_off(
+        &self,
+        target: CutOffTarget,
+        name: &str,
+    ) -> Result<CutOffReport, ClientError> {
+        self.said("POST", "/cut-offs", &json!({"target": target, "name": name})).await
+    }
+
+    /// What a cut-off has ended until now.
+    pub async fn cut_off_report(&self, id: i64) -> Result<CutOffReport, ClientError> {
+        self.get(&format!("/cut-offs/{id}")).await
     }
 
     /// Signing keys.

@@ -12,4 +12,6 @@ pub mod types;
 
 pub use acts::{configured::Held, context::By, keys::STILL_VERIFIES};
 pub use api::{AdminApi, document_text};
-pub use servers::{CheckUpstream, IdpAdmin, MakeCertificate, MakeKey, RasAdmin, UpstreamTools};
+pub use servers::{
+    CheckUpstream, IdpAdmin, MakeCertificate, MakeKey, RasAdmin, TakeRevocations, UpstreamTools,
+};

@@ -5,6 +5,7 @@ use passavant_authority::{passwords::Passwords, sealing::Sealing};
 use passavant_proto::{
     identifier::Issuer,
     jose::jwk::Algorithm,
+    oauth::metadata::Revocations,
     oidc::upstream::UpstreamProvider,
     time::{Clock, Entropy, Timestamp},
 };
@@ -23,6 +24,13 @@ pub type MakeCertificate =
 /// Looks at every leg of an upstream.
 pub type CheckUpstream = Arc<
     dyn Fn(UpstreamProvider) -> Pin<Box<dyn Future<Output = Vec<UpstreamLeg>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Asks authorization servers which ends of access they can be told of; `None` for one that does not answer.
+pub type TakeRevocations = Arc<
+    dyn Fn(Vec<String>) -> Pin<Box<dyn Future<Output = Vec<Option<Revocations>>> + Send>>
         + Send
         + Sync,
 >;
@@ -77,6 +85,8 @@ pub(crate) struct AdministeredIdp {
     /// Whether public clients may exchange, for explanations.
     pub(crate) public_exchange: bool,
     pub(crate) upstreams: UpstreamTools,
+    /// Asks authorization servers, for previews of cut-offs.
+    pub(crate) take_revocations: Option<TakeRevocations>,
 }
 
 impl IdpAdmin {
@@ -90,7 +100,14 @@ impl IdpAdmin {
     ) -> Self {
         let deps = Deps { store, clock, entropy, make_key: None };
         let upstreams = UpstreamTools { sealing: Sealing::none(), certificate: None, check: None };
-        let idp = AdministeredIdp { issuer, deps, passwords, public_exchange: false, upstreams };
+        let idp = AdministeredIdp {
+            issuer,
+            deps,
+            passwords,
+            public_exchange: false,
+            upstreams,
+            take_revocations: None,
+        };
         Self(Arc::new(idp))
     }
 
@@ -110,6 +127,12 @@ impl IdpAdmin {
     #[must_use]
     pub fn upstreams(self, tools: UpstreamTools) -> Self {
         self.with(|idp| idp.upstreams = tools)
+    }
+
+    /// Enables previews that say which authorization servers are told.
+    #[must_use]
+    pub fn take_revocations(self, ask: TakeRevocations) -> Self {
+        self.with(|idp| idp.take_revocations = Some(ask))
     }
 
     fn with(&self, change: impl FnOnce(&mut AdministeredIdp)) -> Self {

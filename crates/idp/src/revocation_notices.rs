@@ -20,6 +20,7 @@ use passavant_proto::{
     oauth::{
         access_token,
         global_token_revocation::{RevocationRequest, RevocationTokenClaims, SubId},
+        metadata::Revocations,
     },
     oidc::authentication::Authentication,
     others_text::shown,
@@ -29,7 +30,10 @@ use passavant_proto::{
 };
 use passavant_store::{AuditEvent, Grant, Reconsidered, RevocationNotices, StoreError};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 /// How long a node has the right to deliver notices, in seconds: longer than one attempt takes.
 const CLAIMED: i64 = 20;
@@ -45,6 +49,8 @@ const TURN: Duration = Duration::from_millis(100);
 const REMEMBERED: usize = 10_000;
 /// How long it is waited after the database failed.
 const LATER: Duration = Duration::from_secs(3);
+/// How long the metadata of an authorization server may take while an administrator waits.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// The registered authorization server whose people sign in by way of this client, if it is one's: then
 /// it knows of whoever does.
@@ -184,6 +190,29 @@ impl Idp {
     }
 }
 
+impl Idp {
+    /// Which ends of access these authorization servers can be told of, as their metadata say now;
+    /// `None` for one whose metadata cannot be read just now.
+    pub async fn take_revocations(&self, issuers: Vec<String>) -> Vec<Option<Revocations>> {
+        let mut asked = JoinSet::new();
+        for (at, issuer) in issuers.iter().enumerate() {
+            let (idp, issuer) = (self.clone(), Issuer::parse(issuer));
+            asked.spawn(async move {
+                let Ok(issuer) = issuer else { return (at, Some(Revocations::None)) };
+                let relying_party = &idp.0.authority.context.relying_party;
+                let metadata = timeout(LOOK, relying_party.authorization_server(&issuer)).await;
+                let metadata = metadata.ok().and_then(Result::ok);
+                (at, metadata.map(|metadata| metadata.takes_revocations()))
+            });
+        }
+        let mut found = vec![None; issuers.len()];
+        for (at, takes) in asked.join_all().await {
+            found[at] = takes;
+        }
+        found
+    }
+}
+
 /// The same question about many ID-JAGs. What was read once is not read again.
 struct Asked<'a> {
     idp: &'a Idp,
@@ -244,16 +273,7 @@ fn permitted(
         scopes: opens.map(|opens| &opens.scopes).filter(|scopes| !scopes.is_empty()),
         now: grant.expires_at.plus(-id_jag::LIFETIME),
     };
-    match (snapshot.directory.policy.decide(&question), opens) {
-        (Ok(permit), Some(opens)) => {
-            opens.resources.iter().all(|resource| permit.resources.contains(resource))
-                && opens.scopes.iter().all(|scope| permit.scopes.contains(scope))
-        }
-        (Ok(_), None) => true,
-        (Err(_), Some(_)) => false,
-        // An earlier version did not write what it opens: ended only if nothing is open any more.
-        (Err(denial), None) => !denial.reason.is_about_the_whole(),
-    }
+    snapshot.directory.policy.still_permits(&question, opens.is_some())
 }
 
 /// An attempt whose end the database did not keep is made again when its claim has ended.
@@ -345,7 +365,7 @@ async fn ask(idp: &Idp, party: &Issuer, notices: &RevocationNotices, now: Timest
         return Told::Deaf;
     };
     // Others would end all that the person has there, for a sign-in of one program that has ended.
-    let of_ours = metadata.passavant_id_jag_revocation;
+    let of_ours = metadata.takes_revocations() == Revocations::IdJags;
     if notices.all_until.is_none() && !of_ours {
         return Told::Deaf;
     }

@@ -3,6 +3,7 @@
 mod acts;
 mod api;
 mod args;
+mod cut_off;
 mod desk;
 mod gateway;
 mod secret_out;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 use api::Api;
 use args::{ById, Noun, Upstream};
 use clap::Args;
+use cut_off::cut_off;
 use desk::{administrators, installations, keys, sessions};
 use gateway::gateway;
 use passavant_admin::{
@@ -29,7 +31,7 @@ use passavant_host::plain;
 use passavant_runtime::config::Config;
 use serde_json::json;
 use show::show;
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 use upstreams::upstreams;
 
 #[derive(Args)]
@@ -53,20 +55,20 @@ pub(crate) struct Admin {
     noun: Noun,
 }
 
-pub(crate) async fn run(args: Admin) -> Result<()> {
+pub(crate) async fn run(args: Admin) -> Result<ExitCode> {
     let tells = args.noun.cuts_off() && !args.json;
-    act(args).await?;
+    let code = act(args).await?;
     if tells {
         println!(
             "Nothing new is granted from now on. Access tokens already issued expire within \
              minutes; they end at once where the MCP server introspects them."
         );
     }
-    Ok(())
+    Ok(code)
 }
 
 /// `passavant doctor --upstream`: the same as `passavant admin upstream check`.
-pub(crate) async fn check_upstream(config: PathBuf, name: String, json: bool) -> Result<()> {
+pub(crate) async fn check_upstream(config: PathBuf, name: String, json: bool) -> Result<ExitCode> {
     let noun = Noun::Upstream(Upstream::Check(ById { id: name }));
     run(Admin { config, url: None, secret_file: None, ras: None, json, noun }).await
 }
@@ -129,8 +131,9 @@ fn api_of(args: &Admin) -> Result<Api> {
     Ok(Api::new(at, args.ras.as_deref(), again(args)))
 }
 
-async fn act(args: Admin) -> Result<()> {
+async fn act(args: Admin) -> Result<ExitCode> {
     let api = api_of(&args)?;
+    let done = |()| ExitCode::SUCCESS;
     let value = match args.noun {
         Noun::User(user) => users(&api, user).await?,
         Noun::Group(group) => groups(&api, group).await?,
@@ -138,17 +141,18 @@ async fn act(args: Admin) -> Result<()> {
         Noun::Server(server) => servers(&api, server).await?,
         Noun::Resource(resource) => resources(&api, resource).await?,
         Noun::Connection(connection) => connections(&api, connection).await?,
-        Noun::Upstream(upstream) => return upstreams(&api, upstream, args.json).await,
+        Noun::Upstream(upstream) => return upstreams(&api, upstream, args.json).await.map(done),
         Noun::Trust(trust) => trusts(&api, trust).await?,
         Noun::Account(account) => accounts(&api, account).await?,
         Noun::Key(act) => keys(&api, act).await?,
-        Noun::Administrator(act) => return administrators(&api, act, args.json).await,
+        Noun::Administrator(act) => return administrators(&api, act, args.json).await.map(done),
         Noun::Installation(installation) => {
-            return installations(&api, installation, args.json).await;
+            return installations(&api, installation, args.json).await.map(done);
         }
-        Noun::Session(act) => return sessions(&api, act, args.json).await,
+        Noun::Session(act) => return sessions(&api, act, args.json).await.map(done),
         Noun::ClientHost(host) => client_hosts(&api, host).await?,
-        Noun::Gateway(act) => return gateway(&api, act, args.json).await,
+        Noun::Gateway(act) => return gateway(&api, act, args.json).await.map(done),
+        Noun::CutOff(act) => return cut_off(&api, act, args.json).await,
         Noun::Audit { person, client, outcome, event, by, limit, ids } => {
             let outcome = outcome.map(|word| serde_json::from_value(word.into())).transpose()?;
             let limit = Some(i64::from(limit));
@@ -156,7 +160,7 @@ async fn act(args: Admin) -> Result<()> {
             let rows = api.server.audit(&wanted).await?.items;
             if !args.json {
                 print!("{}", audit_table(&serde_json::to_value(rows)?, ids));
-                return Ok(());
+                return Ok(ExitCode::SUCCESS);
             }
             serde_json::to_value(rows)?
         }
@@ -166,12 +170,12 @@ async fn act(args: Admin) -> Result<()> {
             let answer = api.server.explain(&acts::typed(question)?).await?;
             if !args.json {
                 println!("{}\nrule: {}", plain(&answer.text), plain(&answer.rule));
-                return Ok(());
+                return Ok(ExitCode::SUCCESS);
             }
             serde_json::to_value(answer)?
         }
     };
-    show(&value, args.json)
+    show(&value, args.json).map(done)
 }
 
 #[cfg(test)]

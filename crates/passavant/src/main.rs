@@ -251,7 +251,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::KeyFile { step } => step.take().await,
         Command::Restored { config } => serve::restored(&config::Config::read(&config)?).await,
-        Command::Admin(args) => admin::run(args).await,
+        Command::Admin(args) => return admin::run(args).await,
         Command::Login(args) => employee::login(args).await,
         Command::Logout { forget, common } => employee::logout(&common, forget).await,
         Command::Status { json, common } => employee::status(&common, json).await,
@@ -271,7 +271,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Install(args) => install::install(args).await,
         Command::Uninstall(args) => install::uninstall(&args),
         Command::Doctor(doctor::Doctor { upstream: Some(name), config, json, .. }) => {
-            admin::check_upstream(config, name, json).await
+            return admin::check_upstream(config, name, json).await;
         }
         Command::Doctor(args) => return doctor::doctor(args).await,
         Command::Inspect { json, token } => return inspect::run(json, &token),

@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use ipnet::IpNet;
 use passavant_admin::{
-    AdminApi, CheckUpstream, IdpAdmin, RasAdmin, UpstreamTools, proof, types::UpstreamLeg,
+    AdminApi, CheckUpstream, IdpAdmin, RasAdmin, TakeRevocations, UpstreamTools, proof,
+    types::UpstreamLeg,
 };
 use passavant_authority::{
     Context, LIMITS, Limits, Passwords, Probe, Readers, Sealing, health, limited,
@@ -164,6 +165,15 @@ pub fn upstream_tools(idp: &Idp, sealing: Sealing) -> UpstreamTools {
     UpstreamTools { sealing, certificate: Some(Arc::new(keys::certificate)), check: Some(check) }
 }
 
+/// Asks authorization servers what they can be told, for administrators who are about to cut off.
+fn take_revocations(idp: &Idp) -> TakeRevocations {
+    let idp = idp.clone();
+    Arc::new(move |issuers| {
+        let idp = idp.clone();
+        Box::pin(async move { idp.take_revocations(issuers).await })
+    })
+}
+
 /// The running listeners.
 struct Running {
     listeners: JoinSet<()>,
@@ -238,6 +248,7 @@ async fn start(
         let (router, probe) = (idp.router(), idp.probe());
         probes.push(probe.clone());
         let tools = upstream_tools(&idp, sealing);
+        let take_revocations = take_revocations(&idp);
         spawn_telling(&idp, &stop);
         idp_role = Some(idp);
         let admin = IdpAdmin::new(
@@ -249,6 +260,7 @@ async fn start(
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
         let admin = admin.public_exchange(public_exchange).upstreams(tools);
+        let admin = admin.take_revocations(take_revocations);
         upstreams::hold(&admin, &place.issuer, &config.upstreams, config.secrets).await?;
         idp_admin = Some(admin);
         listen(&mut listeners, place, router, probe, &deps, &stop).await.context("idp")?;

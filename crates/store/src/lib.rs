@@ -29,8 +29,9 @@ pub use database::{Store, StoreError};
 pub use directory::{Generation, Page, Put, Seen, Wanted};
 pub use keys::{Retirement, SealedKey};
 pub use ledger::{
-    AuditEvent, AuditFilter, AuditRow, EndedListener, EndedSince, Entry, EntryOutcome, Grant, Opens, Outcome,
-    Reconsidered, RevocationNotices, SaidOnce, SubjectThen, TokenKind, UsedJti,
+    AuditEvent, AuditFilter, AuditRow, CutOff, CutOffRecord, EndedListener, EndedSince, Ends,
+    Entry, EntryOutcome, Grant, Opens, Outcome, Reconsidered, RevocationNotices, SaidOnce,
+    ServerEnds, SubjectThen, TokenKind, UsedJti,
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{

@@ -15,9 +15,19 @@ impl Store {
     /// cannot be read opens nothing, and nothing that a readable record closes is opened because
     /// the record cannot be read.
     pub async fn policy(&self, issuer: &Issuer) -> Result<Policy, StoreError> {
+        self.policy_as_if(issuer, |_| {}).await
+    }
+
+    /// The policy as it would be if each connection were changed so.
+    pub async fn policy_as_if(
+        &self,
+        issuer: &Issuer,
+        change: impl FnMut(&mut Connection) + Send,
+    ) -> Result<Policy, StoreError> {
         let servers = self.readings::<ResourceAuthorizationServer>().await?;
         let resources = self.readings::<RegisteredResource>().await?;
-        let connections = self.readings::<Connection>().await?;
+        let mut connections = self.readings::<Connection>().await?;
+        connections.records.iter_mut().for_each(change);
         let groups = self.readings::<Group>().await?;
         let mut governed: Vec<String> =
             resources.unreadable.into_iter().map(|(id, _)| id).collect();

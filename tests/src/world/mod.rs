@@ -11,7 +11,7 @@ pub use judge::Expected;
 
 use crate::forge::{Key, other_keys};
 use axum::{Json, Router, extract::Extension, routing::post};
-use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, TakeRevocations, proof};
 use passavant_authority::{Context, KeyRing, LIMITS, Passwords, Rates, Readers, health, limited};
 use passavant_client::{MemoryVault, Registration, Settings};
 use passavant_idp::{Idp, IdpSettings};
@@ -295,7 +295,8 @@ impl World {
             idp: Some(
                 IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)
                     .public_exchange(wishes.allow_public_exchange)
-                    .upstreams(crate::upstream::tools(&idp_role)),
+                    .upstreams(crate::upstream::tools(&idp_role))
+                    .take_revocations(take_revocations(&idp_role)),
             ),
             ras: ras_admins,
             gateway: Some(gateway_stand_in()),
@@ -394,6 +395,15 @@ impl World {
             self.entropy.clone(),
         )
     }
+}
+
+/// Asks authorization servers what they can be told, as `passavant serve` does.
+fn take_revocations(idp: &Idp) -> TakeRevocations {
+    let idp = idp.clone();
+    Arc::new(move |issuers| {
+        let idp = idp.clone();
+        Box::pin(async move { idp.take_revocations(issuers).await })
+    })
 }
 
 /// Routes that stand in for a gateway's administration, and return who called.

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod clients;
 pub(crate) mod configured;
 pub(crate) mod context;
+pub(crate) mod cut_off;
 pub(crate) mod explain;
 pub(crate) mod keys;
 pub(crate) mod people;

@@ -128,8 +128,9 @@ async fn cut_off(
     new_password: bool,
 ) -> Result<UserView, ActError> {
     let event = context.event::<User>(act, id).person(id);
-    let changed =
-        context.store.cut_off_user(id, change, new_password, event, context.now()).await?;
+    // The time of the row: what the act has ended is found by it.
+    let now = event.at;
+    let changed = context.store.cut_off_user(id, change, new_password, event, now).await?;
     changed.map(|user| view(&user)).ok_or_else(|| ActError::missing(Users::NOUN, id))
 }
 
@@ -426,7 +427,8 @@ pub(crate) async fn revoke_installation(
 ) -> Result<(), ActError> {
     let client = idp.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
     let event = context.act(Act::Revoke, "installation").with(Detail::Record, id);
-    if context.store.revoke_installation(id, None, &client, event, context.now()).await? {
+    let now = event.at;
+    if context.store.revoke_installation(id, None, &client, event, now).await? {
         return Ok(());
     }
     Err(ActError::missing("installation", id))

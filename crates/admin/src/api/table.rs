@@ -11,18 +11,19 @@ use crate::{
     acts::{
         self, ActError, ManagedKind, Switched, administrators, audit, clients,
         context::Need::{self, Appoint, Change, CutOff, Read},
+        cut_off::{self, CutsOff},
         explain::explain,
         people, provisioning, trust, upstreams,
     },
     servers::{Administration, IdpAdmin, RasAdmin},
     types::{
         Accounts, Administrators, AuditQuery, AuditView, AuthorizationServers, ClientHosts,
-        Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
-        InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewProvisioningToken, NewRecoveryLink, NewSecret, Nothing, PersonLinkQuery,
-        PersonLinkView, ProvisioningTokenView, RecoveryLinkView, Renewal, Resources, Rotation,
-        SecretView, SessionView, TrustedIssuers, UnreadableRecord, UpstreamLeg, Upstreams,
-        UserView, Users, WhoseQuery,
+        Clients, Connections, CutOffPreview, CutOffReport, Dependents, ExplainQuestion,
+        Explanation, GovernedResources, Groups, InstallationView, KeyMade, KeyView, Kind, LinkView,
+        ListQuery, Listed, NewPassword, NewPersonLink, NewProvisioningToken, NewRecoveryLink,
+        NewSecret, Nothing, PersonLinkQuery, PersonLinkView, ProvisioningTokenView,
+        RecoveryLinkView, Renewal, Resources, Rotation, SecretView, SessionView, TrustedIssuers,
+        UnreadableRecord, UpstreamLeg, Upstreams, UserView, Users, WhoseQuery,
     },
 };
 use axum::{
@@ -310,6 +311,45 @@ impl<A: Administration> Table<A> {
             )
     }
 
+    /// The operations that cut off what a server has.
+    fn cut_offs(self) -> Self
+    where
+        A: CutsOff,
+    {
+        self.op(
+            Op::new(
+                Method::POST,
+                "/cut-offs",
+                CutOff,
+                "Cut off: end all that came by way of it, and switch it off",
+            )
+            .body::<A::Request>()
+            .answer::<CutOffReport>(),
+            cut_off::<A>,
+        )
+        .op(
+            Op::new(
+                Method::POST,
+                "/cut-offs/preview",
+                Read,
+                "What would a cut-off end now? Nothing is changed",
+            )
+            .body::<A::Request>()
+            .answer::<CutOffPreview>(),
+            preview_cut_off::<A>,
+        )
+        .op(
+            Op::new(
+                Method::GET,
+                "/cut-offs/{id}",
+                Read,
+                "What a cut-off, or another act that switched something off, has ended until now, where and when",
+            )
+            .answer::<CutOffReport>(),
+            report_cut_off::<A>,
+        )
+    }
+
     pub(super) fn needs(&self) -> Needs {
         self.ops.iter().map(|op| ((op.method.to_string(), op.path.clone()), op.need)).collect()
     }
@@ -477,6 +517,7 @@ pub(super) fn idp() -> Table<IdpAdmin> {
             .answer::<Explanation>(),
             explained,
         )
+        .cut_offs()
         .common()
 }
 
@@ -507,6 +548,7 @@ pub(super) fn ras() -> Table<RasAdmin> {
             .query::<LinkView>(),
             unlink,
         )
+        .cut_offs()
         .common()
 }
 
@@ -621,6 +663,27 @@ async fn end_session<A: Administration>(
 ) -> Result<StatusCode, ActError> {
     people::end_session(&acting.context, &id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn cut_off<A: CutsOff>(
+    acting: Acting<A>,
+    Said(request): Said<A::Request>,
+) -> Answer<CutOffReport> {
+    cut_off::cut_off(&acting.of, &acting.context, request).await.map(Json)
+}
+
+async fn preview_cut_off<A: CutsOff>(
+    acting: Acting<A>,
+    Said(request): Said<A::Request>,
+) -> Answer<CutOffPreview> {
+    cut_off::preview(&acting.of, &acting.context, request).await.map(Json)
+}
+
+async fn report_cut_off<A: CutsOff>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Answer<CutOffReport> {
+    cut_off::report(&acting.of, &acting.context, &id).await.map(Json)
 }
 
 async fn keys<A: Administration>(acting: Acting<A>) -> Answer<Listed<KeyView>> {

@@ -5,6 +5,7 @@
 mod administrators;
 mod audit;
 mod clients;
+mod cut_off;
 mod keys;
 mod people;
 mod policy;
@@ -15,6 +16,7 @@ mod written;
 pub use administrators::*;
 pub use audit::*;
 pub use clients::*;
+pub use cut_off::*;
 pub use keys::*;
 pub use people::*;
 pub use policy::*;

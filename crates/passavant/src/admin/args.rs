@@ -2,6 +2,7 @@
 
 mod upstream;
 
+use super::cut_off::{CutOff, EXIT_CODES};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 pub(super) use upstream::{Upstream, UpstreamOptions};
@@ -50,6 +51,9 @@ pub(super) enum Noun {
     /// Administrators with names: each act is on record by theirs
     #[command(subcommand)]
     Administrator(Administrator),
+    /// End all that somebody or something has, at once and everywhere, and say where and when it has ended
+    #[command(subcommand, after_help = EXIT_CODES)]
+    CutOff(CutOff),
     /// Tools behind the gateways that run beside this administration API
     #[command(subcommand)]
     Gateway(GatewayAct),

@@ -515,7 +515,8 @@ pub fn document() -> String {
     text += "\n## Acts of administrators\n\n\
              `admin.ACT KIND`, for instance `admin.disable user`; `guard.ACT KIND` where `passavant guard` wrote its own \
              records. KIND is a kind of record (`user`, `group`, `client`, `connection`, `resource`, `authorization server`, \
-             `trusted issuer`, `upstream`, `account`, `client host`, `installation`, `administrator`, `signing key`, `tool`).\n\n\
+             `trusted issuer`, `upstream`, `account`, `client host`, `installation`, `administrator`, `signing key`, `tool`),\n\
+             or `grant`: an ID-JAG, or what was issued for one.\n\n\
              | act | what the administrator did |\n|---|---|\n";
     for act in Act::ALL {
         text += &row(&[&format!("`{}`", act.word()), act.text()]);

@@ -200,6 +200,17 @@ impl ProtectedResourceMetadata {
     }
 }
 
+/// Which ends of access an authorization server can be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocations {
+    /// None: it has no such endpoint.
+    None,
+    /// Those of everything that a person has there.
+    People,
+    /// Those of single ID-JAGs as well.
+    IdJags,
+}
+
 /// Authorization-server metadata as a client reads it. Unknown members are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct AuthorizationServerMetadata {
@@ -279,4 +290,16 @@ pub struct AuthorizationServerMetadata {
     /// Passavant's own: the client to enrol with.
     #[serde(default)]
     pub passavant_enrolment_client_id: Option<String>,
+}
+
+impl AuthorizationServerMetadata {
+    /// Which ends of access it can be told of. A server of another maker would end all that a person has
+    /// there where a single ID-JAG is named.
+    pub const fn takes_revocations(&self) -> Revocations {
+        match (&self.global_token_revocation_endpoint, self.passavant_id_jag_revocation) {
+            (None, _) => Revocations::None,
+            (Some(_), false) => Revocations::People,
+            (Some(_), true) => Revocations::IdJags,
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Connections: who may use which client to reach which MCP servers. Default is deny.
 
+mod again;
 mod catalog;
 mod decide;
 mod records;

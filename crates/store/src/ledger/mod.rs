@@ -1,6 +1,7 @@
 //! Decisions on record: tokens and what they use up, and the audit trail.
 
 mod audit;
+mod cut_off;
 mod ended;
 mod ended_tokens;
 mod entry;
@@ -9,6 +10,7 @@ mod statements;
 
 pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
+pub use cut_off::{CutOff, CutOffRecord, Ends, ServerEnds};
 pub use ended::SaidOnce;
 pub(crate) use ended::{Said, end_id_jags, end_until};
 pub use ended_tokens::{EndedListener, EndedSince};

@@ -16,10 +16,12 @@ pub use device_code::{DeviceCode, DeviceState};
 pub use logout_notice::LogoutNotice;
 pub(crate) use of_client::end_client;
 pub(crate) use of_server::{
-    end_account, end_account_of_issuer, end_issuer, end_resource, end_upstream,
+    end_account, end_account_of_issuer, end_issuer, end_party, end_resource, end_upstream,
 };
 pub use pushed_request::PushedRequest;
+pub(crate) use refresh_token::{
+    MARKED, keep_refresh, replace_refresh, revoke_family, write_refresh,
+};
 pub use refresh_token::{RefreshToken, RefreshTokenState, Replaces, Rotation};
-pub(crate) use refresh_token::{keep_refresh, replace_refresh, write_refresh};
 pub use session::Session;
 pub(crate) use session::{end as end_session, end_sign_ins, insert_session, leave_cookie};

@@ -22,6 +22,18 @@ pub(crate) async fn end_account(
     Ok(())
 }
 
+/// Ends tokens on record of another party: what a trusted issuer brought, or ID-JAGs for an authorization
+/// server.
+pub(crate) async fn end_party(
+    transaction: &mut Transaction<'static, Any>,
+    party: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
+    sqlx::query(end).bind(party).bind(now.0).execute(&mut **transaction).await?;
+    Ok(())
+}
+
 /// Ends what came by way of a trusted issuer: sign-ins there with their tokens, and tokens on
 /// record.
 pub(crate) async fn end_issuer(
@@ -29,8 +41,7 @@ pub(crate) async fn end_issuer(
     issuer: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
-    sqlx::query(end).bind(issuer).bind(now.0).execute(&mut **transaction).await?;
+    end_party(transaction, issuer, now).await?;
     // A quoted identifier occurs nowhere else in a stored sign-in, and `replace` is case-sensitive
     // on every database.
     let quoted = Value::from(issuer).to_string();

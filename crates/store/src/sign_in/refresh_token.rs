@@ -281,7 +281,11 @@ fn bind_refresh<'q>(
         .bind(token.expires_at.0)
 }
 
-async fn revoke_family(
+/// How long the mark of a revoked family is kept, in seconds.
+pub(crate) const MARKED: i64 = 8 * 86_400;
+
+/// Revokes a family, in a transaction of something else.
+pub(crate) async fn revoke_family(
     transaction: &mut Transaction<'static, Any>,
     family: &str,
     now: Timestamp,
@@ -301,7 +305,7 @@ async fn revoke_family(
          ON CONFLICT DO NOTHING",
     )
     .bind(family)
-    .bind(now.plus(8 * 86_400).0)
+    .bind(now.plus(MARKED).0)
     .execute(&mut **transaction)
     .await?;
     Ok(())
