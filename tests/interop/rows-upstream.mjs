@@ -889,14 +889,51 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     return `${walks} walks: ${Object.values(kids.idp).join(' and ')} by the IdP's keys`;
   });
 
-  await row('passavant serve', 'switched off at the IdP, tokens of an authorization server in another process end within a second; whichever of the two is killed in between, they end', async () => {
-    const own = await serve('grants_per_minute = 100000'), vendor = await serve(), { ras } = vendor.canvas, mcp = 'http://127.0.0.1:9/vendor', password = 'a long passphrase of erin', scopes = ['--scopes', 'canvas.read'];
+  await row('passavant serve', 'switched off at the IdP, open streams and tokens end within a second at a gateway and an authorization server in processes of their own; whichever of the three is killed in between, they end', async () => {
+    const own = await serve('grants_per_minute = 100000'), vendor = await serve(), { ras } = vendor.canvas, port = await freePort(), mcp = `http://127.0.0.1:${port}/mcp`, password = 'a long passphrase of erin', scopes = ['--scopes', 'canvas.read'];
     vendor.admin('--ras', 'canvas', 'resource', 'add', mcp, ...scopes);
     vendor.admin('--ras', 'canvas', 'trust', 'add', own.idp, '--just-in-time');
     own.admin('server', 'add', ras);
     own.admin('resource', 'add', mcp, '--server', ras, ...scopes);
     own.admin('connection', 'add', 'engineering-vendor', '--client', 'agent', '--audience', ras, '--ras-client-id', 'acme-canvas', '--resource', mcp, ...scopes, '--group', 'engineering');
     run(E.PASSAVANT, ['admin', '--config', own.config, '--json', 'user', 'add', 'erin', '--group', 'engineering'], {}, `${password}\n`);
+    // The vendor's MCP server, whose streams go on and on, and the gateway before it.
+    const upstream = createServer((request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      const event = () => response.write('data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}\n\n');
+      const timer = setInterval(event, 10);
+      response.on('close', () => clearInterval(timer));
+    }).listen(0, '127.0.0.1');
+    await new Promise(r => upstream.once('listening', r));
+    const gateway = join(vendor.config, '..', 'gateway');
+    run(E.PASSAVANT, ['init', gateway]);
+    vendor.admin('--ras', 'canvas', 'client', 'add', 'Gateway', '--id', 'gateway', '--resource', mcp, '--secret-out', join(gateway, 'ras.secret'));
+    writeFileSync(join(gateway, 'passavant.toml'), `
+[keys]
+file = "passavant.key"
+[[gateway]]
+listen = "127.0.0.1:${port}"
+folder = "calls"
+[[gateway.route]]
+resource = "${mcp}"
+upstream = "http://127.0.0.1:${upstream.address().port}/mcp"
+authorization_server = "${ras}"
+introspection = { client_id = "gateway", secret_file = "ras.secret" }
+[[gateway.route.rule]]
+tools = ["watch"]
+`);
+    const guard = () => start('the gateway of a vendor', E.PASSAVANT, ['serve', '--config', join(gateway, 'passavant.toml')], port);
+    let guarding = await guard();
+    const call = token => fetch(mcp, { method: 'POST', headers: { authorization: `Bearer ${token}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json', 'mcp-protocol-version': '2025-11-25' }, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'watch', arguments: {} } }) });
+    /** An open stream: when its last byte came. */
+    const watch = async token => {
+      const answer = await call(token), reader = answer.body.getReader();
+      must(answer.status === 200, `HTTP ${answer.status}`);
+      await reader.read();
+      let last = performance.now();
+      const read = async () => { try { for (;;) { const { done } = await reader.read(); if (done) return last; last = performance.now(); } } catch { return last; } };
+      return read();
+    };
     const headers = { authorization: `Basic ${btoa(`acme-canvas:${vendor.secret('canvas')}`)}` };
     const ask = async (path, form) => (await fetch(`${ras}${path}`, { method: 'POST', headers, body: new URLSearchParams(form) })).json();
     // Nothing is known of it while nobody answers.
@@ -915,30 +952,42 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     };
     // What is issued in the second of a cut-off is of afterwards.
     const enable = () => own.admin('user', 'enable', 'erin');
-    const took = [], [rounds, kills] = E.KEYCLOAK ? [12, 6] : [5, 3];
+    const took = [], streams = [], [rounds, kills] = E.KEYCLOAK ? [12, Number(process.env.CUT_OFF_KILLS ?? 8)] : [5, 4];
     for (let i = 0; i < rounds; i++) {
-      const token = await held(), began = performance.now();
+      const token = await held(), stream = watch(token);
+      await sleep(100);
+      const began = performance.now();
       own.admin('user', 'disable', 'erin');
       await ended(token, 1000);
       took.push(Math.round(performance.now() - began));
+      streams.push(Math.round(await stream - began));
+      must(streams.at(-1) < 1000, `a stream went on for ${streams.at(-1)} ms`);
+      same('a call afterwards', (await call(token)).status, 401);
       enable();
     }
     for (let i = 0; i < kills; i++) {
-      const token = await held();
-      if (i % 3 === 1) await vendor.kill();
+      const token = await held(), stream = watch(token), [idp, authorizationServer, gatekeeper] = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]][i % 4];
+      await sleep(50);
+      if (authorizationServer && !idp) await vendor.kill();
       own.admin('user', 'disable', 'erin');
       await sleep(i * 20);
-      if (i % 3 !== 1) await own.kill();
-      if (i % 3 === 2) { await vendor.kill(); await vendor.again(); }
-      if (i % 3 === 1) await vendor.again(); else await own.again();
+      if (gatekeeper) await guarding.kill();
+      if (idp) await own.kill();
+      if (idp && authorizationServer) await vendor.kill();
+      if (authorizationServer) await vendor.again();
+      if (idp) await own.again();
+      if (gatekeeper) guarding = await guard();
       // An attempt that was under way is made again when its claim has ended.
       await ended(token, 40_000);
+      await stream;
+      same('a call afterwards', (await call(token)).status, 401);
       enable();
     }
-    await own.stop();
-    await vendor.stop();
-    took.sort((one, other) => one - other);
-    return `with the command itself: half within ${took[took.length >> 1]} ms, all within ${took.at(-1)} ms`;
+    for (const server of [own, vendor, guarding]) await server.stop();
+    upstream.close();
+    upstream.closeAllConnections();
+    for (const list of [took, streams]) list.sort((one, other) => one - other);
+    return `with the command itself: half of the tokens within ${took[took.length >> 1]} ms, all within ${took.at(-1)} ms; streams ${streams[streams.length >> 1]} and ${streams.at(-1)} ms; ${kills} kills`;
   });
 
   // ---------- Keycloak; it takes most of a minute to start ----------
