@@ -40,6 +40,7 @@ pub(super) enum CutOff {
     Grant {
         /// The `jti` of the ID-JAG, which access tokens name as `txn`; with --ras also the `jti` of an access token.
         /// `-` reads a token from standard input: only its id is sent
+        #[arg(allow_hyphen_values = true)]
         jti: String,
         #[command(flatten)]
         how: How,
@@ -359,6 +360,7 @@ fn summary(report: &CutOffReport, again: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
     use serde_json::json;
 
     fn report(deciding: bool, states: &[&str]) -> CutOffReport {
@@ -396,6 +398,27 @@ mod tests {
         let text = summary(&report(true, &["acknowledged"]), again);
         assert!(text.starts_with("Not done yet: it is still being decided"), "{text}");
         assert_eq!(amount(&report(false, &[]).ended), "1 sign-in, 2 ID-JAGs");
+    }
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        act: CutOff,
+    }
+
+    #[test]
+    fn an_id_may_begin_with_a_hyphen_and_nobody_watches_a_dry_run() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["cut-off"], words].concat());
+        for words in [["grant", "-abc", "--dry-run"], ["grant", "--dry-run", "-abc"]] {
+            match parse(&words).map(|cli| cli.act) {
+                Ok(CutOff::Grant { jti, how }) => {
+                    assert!(jti == "-abc" && how.dry_run && !how.watch);
+                }
+                _ => panic!("{words:?}"),
+            }
+        }
+        assert!(parse(&["person", "erin", "--dry-run", "--watch"]).is_err());
+        assert!(parse(&["person", "erin", "--watch"]).is_ok());
     }
 
     #[test]
