@@ -143,6 +143,7 @@ async fn whole_contract(store: Store, url: &str) {
     accounts(&store).await;
     cut_offs(&store).await;
     sessions(&store).await;
+    numbers_of_cut_offs(&store).await;
     single_use(&store).await;
     conditions(&store).await;
     races(&store).await;
@@ -230,6 +231,78 @@ async fn ended_tokens(store: &Store, url: &str) {
     by_hand(url, key).await;
     let changed = read(before).await;
     assert!(changed.tokens.iter().all(|(_, jti)| jti.is_empty()) && !changed.tokens.is_empty());
+}
+
+/// What a cut-off would end is what it has ended: at either kind of server, whatever it is about.
+async fn numbers_of_cut_offs(store: &Store) {
+    session(store, "cut").await;
+    assert!(store.issue_refresh_token("cut", &refresh("cut", "cut-family")).await.unwrap());
+    for (id, lineage) in [("cut-1", "cut-family"), ("cut-2", "cut-id-jag"), ("cut-3", "other")] {
+        let entry = Entry { grant: Some(grant(id, lineage)), ..Entry::new(Some(event("mint"))) };
+        store.record(entry, NOW).await.unwrap();
+    }
+    let id_jag = Grant { kind: TokenKind::IdJag, ..grant("cut-4", "cut") };
+    let entry = Entry { grant: Some(id_jag), ..Entry::new(Some(event("mint"))) };
+    store.record(entry, NOW).await.unwrap();
+    let connection = |client: &str, installations| CutOff::Connection {
+        audience: "https://idp.example".to_owned(),
+        client: client.to_owned(),
+        installations,
+    };
+    let (agent, issuer) = ("agent".to_owned(), "https://idp.example".to_owned());
+    // Other parts of the contract end tokens at `NOW`.
+    let act = AuditRow { at: NOW.plus(1), ..rows(store).await.remove(0) };
+    for (of, id_jags, tokens) in [
+        (CutOff::Person("erin".to_owned()), true, true),
+        (CutOff::Client(agent.clone()), true, true),
+        (CutOff::Installation { id: "i".to_owned(), client: agent }, true, true),
+        (CutOff::Server(issuer.clone()), true, true),
+        (CutOff::Issuer(issuer), true, true),
+        (connection("agent", false), true, true),
+        (connection("age", true), true, true),
+        (connection("age", false), false, false),
+        (connection("gent", true), false, false),
+        (CutOff::Grant("cut-4".to_owned()), true, false),
+        (CutOff::Grant("cut-id-jag".to_owned()), false, true),
+    ] {
+        let there = store.would_end(&of, TokenKind::IdJag, NOW).await.unwrap();
+        assert_eq!(!there.servers.is_empty(), id_jags, "{of:?}: {there:?}");
+        let found = store.id_jags_of(&of, NOW, "").await.unwrap();
+        assert_eq!(found.iter().any(|grant| grant.jti == "cut-4"), id_jags, "{of:?}");
+        let there = store.would_end(&of, TokenKind::AccessToken, NOW).await.unwrap();
+        assert_eq!(there.access_tokens > 0, tokens, "{of:?}: {there:?}");
+        for issues in [TokenKind::IdJag, TokenKind::AccessToken] {
+            // A day later, when it is also looked for who was given up.
+            for later in [0, 86_400] {
+                let now = NOW.plus(later);
+                let record = store.cut_off_record(&of, issues, &act, now).await.unwrap();
+                assert_eq!(record.ended.access_tokens, 0, "{of:?}: nothing was cut off");
+                let servers = &record.ended.servers;
+                let none = servers.iter().all(|server| server.id_jags == 0 && !server.waits);
+                assert!(none, "{of:?}: nothing was cut off: {servers:?}");
+            }
+        }
+    }
+    for (named, lineage, refresh_tokens) in
+        [("cut-id-jag", "cut-id-jag", 0), ("cut-1", "cut-family", 1)]
+    {
+        let held = store.grant_or_of_id_jag(named).await.unwrap().unwrap();
+        assert_eq!(held.lineage, lineage);
+        let of = CutOff::Grant(held.lineage.clone());
+        let there = store.would_end(&of, TokenKind::AccessToken, NOW).await.unwrap();
+        assert_eq!((there.access_tokens, there.refresh_tokens), (1, refresh_tokens), "{named}");
+        store.cut_off_grant(&held, event("cut")).await.unwrap();
+        let act = rows(store).await.remove(0);
+        assert_eq!(store.act(act.id).await.unwrap().as_ref(), Some(&act));
+        let record = store.cut_off_record(&of, TokenKind::AccessToken, &act, NOW).await.unwrap();
+        assert_eq!(record.ended, there, "{named}");
+        let left = store.would_end(&of, TokenKind::AccessToken, NOW).await.unwrap();
+        assert_eq!(left, Ends::default(), "{named}");
+        assert!(store.live_grant(&held.jti).await.unwrap().is_none(), "{named}");
+    }
+    assert!(store.live_grant("cut-3").await.unwrap().is_some(), "another one");
+    assert!(store.grant_or_of_id_jag("family:cut-family").await.unwrap().is_none(), "a mark");
+    assert!(store.act(i64::MAX).await.unwrap().is_none());
 }
 
 fn upstream() -> UpstreamProvider {

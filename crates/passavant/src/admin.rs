@@ -152,7 +152,9 @@ async fn act(args: Admin) -> Result<ExitCode> {
         Noun::Session(act) => return sessions(&api, act, args.json).await.map(done),
         Noun::ClientHost(host) => client_hosts(&api, host).await?,
         Noun::Gateway(act) => return gateway(&api, act, args.json).await.map(done),
-        Noun::CutOff(act) => return cut_off(&api, act, args.json).await,
+        Noun::CutOff(act) => {
+            return cut_off(&api, act, args.secret_file.as_deref(), args.json).await;
+        }
         Noun::Audit { person, client, outcome, event, by, limit, ids } => {
             let outcome = outcome.map(|word| serde_json::from_value(word.into())).transpose()?;
             let limit = Some(i64::from(limit));

@@ -166,7 +166,7 @@ pub fn upstream_tools(idp: &Idp, sealing: Sealing) -> UpstreamTools {
 }
 
 /// Asks authorization servers what they can be told, for administrators who are about to cut off.
-fn take_revocations(idp: &Idp) -> TakeRevocations {
+pub fn take_revocations(idp: &Idp) -> TakeRevocations {
     let idp = idp.clone();
     Arc::new(move |issuers| {
         let idp = idp.clone();
@@ -247,8 +247,7 @@ async fn start(
                 .await?;
         let (router, probe) = (idp.router(), idp.probe());
         probes.push(probe.clone());
-        let tools = upstream_tools(&idp, sealing);
-        let take_revocations = take_revocations(&idp);
+        let (tools, servers) = (upstream_tools(&idp, sealing), take_revocations(&idp));
         spawn_telling(&idp, &stop);
         idp_role = Some(idp);
         let admin = IdpAdmin::new(
@@ -260,7 +259,7 @@ async fn start(
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
         let admin = admin.public_exchange(public_exchange).upstreams(tools);
-        let admin = admin.take_revocations(take_revocations);
+        let admin = admin.take_revocations(servers);
         upstreams::hold(&admin, &place.issuer, &config.upstreams, config.secrets).await?;
         idp_admin = Some(admin);
         listen(&mut listeners, place, router, probe, &deps, &stop).await.context("idp")?;

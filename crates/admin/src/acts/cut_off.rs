@@ -520,12 +520,12 @@ pub(crate) async fn report<A: CutsOff>(
         done: !deciding && !waits,
         complete: cut_off.is_some() && now.since(row.at) <= access_token::LONGEST_LIFETIME,
         tokens_expire_by: ended.expires_at,
-        servers: servers(ended.servers),
+        servers: servers(&ended.servers),
     })
 }
 
 /// Of each authorization server, how it stands with all people together.
-fn servers(all: Vec<ServerEnds>) -> Vec<CutOffServerReport> {
+fn servers(all: &[ServerEnds]) -> Vec<CutOffServerReport> {
     all.chunk_by(|one, other| one.party == other.party).map(server).collect()
 }
 

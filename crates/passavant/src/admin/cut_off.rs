@@ -9,7 +9,7 @@ use passavant_admin::types::{
 use passavant_host as system;
 use passavant_host::plain;
 use passavant_proto::{jose::jws, time::Timestamp, xaa::id_jag};
-use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// What the exit code says.
@@ -18,7 +18,7 @@ pub(super) const EXIT_CODES: &str = "Exit codes: 0 it is done; with --watch, eac
      1 for anything else.";
 const NOT_TOLD: u8 = 3;
 /// How long it is watched.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is asked while it is watched.
 const TURN: Duration = Duration::from_millis(150);
 
@@ -40,6 +40,7 @@ pub(super) enum CutOff {
     Grant {
         /// The `jti` of the ID-JAG, which access tokens name as `txn`; with --ras also the `jti` of an access token.
         /// `-` reads a token from standard input: only its id is sent
+        #[arg(allow_hyphen_values = true)]
         jti: String,
         #[command(flatten)]
         how: How,
@@ -75,7 +76,15 @@ pub(super) struct How {
     watch: bool,
 }
 
-pub(super) async fn cut_off(api: &Api, act: CutOff, as_json: bool) -> Result<ExitCode> {
+pub(super) async fn cut_off(
+    api: &Api,
+    act: CutOff,
+    secret_file: Option<&Path>,
+    as_json: bool,
+) -> Result<ExitCode> {
+    let with = secret_file.map(|file| system::quoted(&file.display().to_string()));
+    let with = with.map(|file| format!(" --secret-file {file}")).unwrap_or_default();
+    let again = format!("passavant admin{}{with} cut-off report", api.again);
     let (target, name, how) = match act {
         CutOff::Person(Named { id, how }) => (CutOffTarget::Person, id, how),
         CutOff::Client(Named { id, how }) => (CutOffTarget::Client, id, how),
@@ -86,7 +95,7 @@ pub(super) async fn cut_off(api: &Api, act: CutOff, as_json: bool) -> Result<Exi
         CutOff::Grant { jti, how } => (CutOffTarget::Grant, id_of_token(jti)?, how),
         CutOff::Report { id, watch } => {
             let report = api.server.cut_off_report(id).await?;
-            return tell(api, report, watch.then(|| Watch::new(None)), as_json).await;
+            return tell((api, &again), report, watch.then(|| Watch::new(None)), as_json).await;
         }
     };
     check_place(target, api.is_ras)?;
@@ -105,7 +114,8 @@ pub(super) async fn cut_off(api: &Api, act: CutOff, as_json: bool) -> Result<Exi
         println!("Cut off: {} {}", word(target), plain(&name));
         println!("Ended here: {}", amount(&report.ended));
     }
-    tell(api, report, how.watch.then(|| Watch::new(Some(began))), as_json).await
+    let watch = how.watch.then(|| Watch::new(Some(began)));
+    tell((api, &again), report, watch, as_json).await
 }
 
 /// Says which of them are administered at the other kind of server.
@@ -181,7 +191,7 @@ fn amount(counts: &CutOffCounts) -> String {
     ];
     let there = all.into_iter().filter(|(count, ..)| *count > 0);
     let there: Vec<String> = there.map(|(count, one, more)| several(count, one, more)).collect();
-    if there.is_empty() { "nothing was live".to_owned() } else { there.join(", ") }
+    if there.is_empty() { "nothing".to_owned() } else { there.join(", ") }
 }
 
 /// When tokens have expired by themselves.
@@ -271,13 +281,13 @@ fn line(server: &CutOffServerReport, now: Timestamp) -> String {
 
 /// Says what has ended where, and watches if that is wanted.
 async fn tell(
-    api: &Api,
+    (api, again): (&Api, &str),
     mut report: CutOffReport,
     mut watch: Option<Watch>,
     as_json: bool,
 ) -> Result<ExitCode> {
     let clock = system::clock();
-    let again = format!("passavant admin{} cut-off report {}", api.again, report.id);
+    let again = format!("{again} {}", report.id);
     if let Some(watch) = &mut watch {
         loop {
             if !as_json {
@@ -350,6 +360,7 @@ fn summary(report: &CutOffReport, again: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
     use serde_json::json;
 
     fn report(deciding: bool, states: &[&str]) -> CutOffReport {
@@ -387,6 +398,27 @@ mod tests {
         let text = summary(&report(true, &["acknowledged"]), again);
         assert!(text.starts_with("Not done yet: it is still being decided"), "{text}");
         assert_eq!(amount(&report(false, &[]).ended), "1 sign-in, 2 ID-JAGs");
+    }
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        act: CutOff,
+    }
+
+    #[test]
+    fn an_id_may_begin_with_a_hyphen_and_nobody_watches_a_dry_run() {
+        let parse = |words: &[&str]| Cli::try_parse_from([&["cut-off"], words].concat());
+        for words in [["grant", "-abc", "--dry-run"], ["grant", "--dry-run", "-abc"]] {
+            match parse(&words).map(|cli| cli.act) {
+                Ok(CutOff::Grant { jti, how }) => {
+                    assert!(jti == "-abc" && how.dry_run && !how.watch);
+                }
+                _ => panic!("{words:?}"),
+            }
+        }
+        assert!(parse(&["person", "erin", "--dry-run", "--watch"]).is_err());
+        assert!(parse(&["person", "erin", "--watch"]).is_ok());
     }
 
     #[test]

@@ -31,7 +31,10 @@ use passavant_runtime::keys::{self, KeyEncryptionKey};
 use passavant_runtime::listener::{Ingress, accept};
 use passavant_runtime::{
     listener::bind,
-    serve::{CONNECTIONS, open_store, spawn_feed, spawn_pruning, spawn_telling, upstream_tools},
+    serve::{
+        CONNECTIONS, open_store, spawn_feed, spawn_pruning, spawn_telling, take_revocations,
+        upstream_tools,
+    },
 };
 use passavant_store::Store;
 use rustls_pki_types::PrivateKeyDer;
@@ -226,7 +229,8 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
                 entropy.clone(),
                 passwords.clone(),
             )
-            .upstreams(upstream_tools(&idp, deps.context.sealing.clone())),
+            .upstreams(upstream_tools(&idp, deps.context.sealing.clone()))
+            .take_revocations(take_revocations(&idp)),
         ),
         ras: ras_admins,
         gateway: None,

@@ -1,6 +1,7 @@
 //! Whether what was issued would be issued again.
 
 use super::decide::{Policy, Question};
+use crate::oauth::scope::Scopes;
 
 impl Policy {
     /// Whether the policy would still issue an ID-JAG for the MCP servers and scopes that the question
@@ -9,7 +10,7 @@ impl Policy {
     pub fn still_permits(&self, question: &Question<'_>, known: bool) -> bool {
         match (self.decide(question), known) {
             (Ok(permit), true) => {
-                let scopes = question.scopes.into_iter().flat_map(|scopes| scopes.iter());
+                let scopes = question.scopes.into_iter().flat_map(Scopes::iter);
                 question.resources.iter().all(|resource| permit.resources.contains(resource))
                     && scopes.into_iter().all(|scope| permit.scopes.contains(scope))
             }

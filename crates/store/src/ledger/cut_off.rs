@@ -195,9 +195,8 @@ impl CutOff {
     /// are of one moment. Rows of a word, a party, a number and a time.
     fn numbers(&self, issues: TokenKind, at: Timestamp, is_over: bool) -> String {
         let at = at.0;
-        let ended = |column: &str| match is_over {
-            false => format!("{column} IS NULL"),
-            true => format!("{column} = {at}"),
+        let ended = |column: &str| {
+            if is_over { format!("{column} = {at}") } else { format!("{column} IS NULL") }
         };
         let number = |word: &str| {
             format!(
