@@ -107,6 +107,7 @@ async fn with_cross_app_access(
         renewed_at: 0,
         access_token: None,
         access_token_expires: 0,
+        ended: None,
     };
     // The operator of this client configured the suite's authorization server manually, because it
     // does not announce the grant profile.

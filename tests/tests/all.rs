@@ -37,6 +37,7 @@ mod client_library;
 mod device;
 mod documents;
 mod dynamic_registration;
+mod ended_at_the_client;
 mod enrolment;
 mod explain;
 mod flows;

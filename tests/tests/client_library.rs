@@ -6,7 +6,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use passavant_client::{Error, SignInOptions, SubjectTokenKind, Vault};
+use passavant_client::{Error, SignInOptions, SignedOut, SubjectTokenKind, Vault};
 use passavant_tests::{
     forge::Key,
     world::{PASSWORD, World},
@@ -77,9 +77,9 @@ async fn signing_out_revokes_and_forgets() {
     let client = world.client();
     sign_in(&world, &client, "erin").await;
     let refresh_token = client.session().await.unwrap().unwrap().refresh_token.unwrap();
-    assert!(client.sign_out().await.unwrap());
+    assert_eq!(client.sign_out().await.unwrap(), SignedOut::There);
     assert!(client.session().await.unwrap().is_none());
-    assert!(!client.sign_out().await.unwrap());
+    assert_eq!(client.sign_out().await.unwrap(), SignedOut::Nobody);
     let renew = world.ask(
         &world.idp,
         "/token",

@@ -198,6 +198,7 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
         ("crates/desk/src/employee/mod.rs", 1, "the person's identity provider"),
         ("crates/client/src/obtain.rs", 1, "endpoints in the person's settings"),
         ("crates/client/src/discovery.rs", 2, "the URL that is asked about"),
+        ("crates/client/src/ended.rs", 1, "the identity provider"),
         ("crates/outbound/src/discovery.rs", 1, "an issuer that whoever asks for it trusts"),
         (
             "crates/runtime/src/gateway/adapter/mod.rs",

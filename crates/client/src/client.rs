@@ -15,7 +15,7 @@ use passavant_proto::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
 };
 
 /// An access token for one MCP server.
@@ -99,6 +99,8 @@ pub(crate) struct Inner {
     pub(crate) accesses: Mutex<HashMap<String, Access>>,
     /// The IdP's metadata, and when they were fetched.
     pub(crate) idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
+    /// What [`Vault::generation`] said last.
+    pub(crate) generation: AtomicU64,
 }
 
 impl Client {
@@ -127,6 +129,7 @@ impl Client {
             verdicts: Mutex::default(),
             accesses: Mutex::default(),
             idp_metadata: Mutex::default(),
+            generation: AtomicU64::new(crate::ended::UNREAD),
         }))
     }
 
@@ -143,10 +146,13 @@ impl Client {
     /// The stored sign-in, if there is one for this IdP and client.
     pub async fn session(&self) -> Result<Option<Session>, Error> {
         let session = self.0.vault.load().await?;
-        Ok(session.filter(|s| {
-            s.issuer == self.0.settings.idp.as_str()
-                && s.idp_client_id == self.0.settings.idp_client.client_id
-        }))
+        Ok(session.filter(|session| self.is_ours(session) && session.ended.is_none()))
+    }
+
+    /// Whether a sign-in is of this IdP and client.
+    pub(crate) fn is_ours(&self, session: &Session) -> bool {
+        session.issuer == self.0.settings.idp.as_str()
+            && session.idp_client_id == self.0.settings.idp_client.client_id
     }
 
     /// Caches a token that [`Client::redeem`] returned, so that [`Client::access_token`] finds it.

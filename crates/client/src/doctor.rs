@@ -173,7 +173,11 @@ impl Walk<'_> {
         let session = match self.client.session().await {
             Ok(Some(session)) => session,
             Ok(None) => {
-                return self.wrong(AT, format!("nobody is signed in at {issuer}"), YOU, fix);
+                let what = match self.client.nobody_signed_in().await {
+                    Error::AccessEnded(ended) => ended.sentence(),
+                    _ => format!("nobody is signed in at {issuer}"),
+                };
+                return self.wrong(AT, what, YOU, fix);
             }
             Err(error) => return self.wrong(AT, error.to_string(), YOU, fix),
         };
@@ -495,6 +499,7 @@ impl Walk<'_> {
                 let what = format!("the policy refuses: {answer}");
                 self.wrong(AT, what, IT, fix)
             }
+            Error::AccessEnded(ended) => self.wrong(AT, ended.sentence(), YOU, ended.advice()),
             Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::StepUpNeeded(_) => {
                 self.wrong(AT, error.to_string(), YOU, "run `passavant login`")
             }

@@ -94,6 +94,7 @@ impl Client {
 
     /// A token for `server` with the scopes it asks for: cached, or obtained silently.
     pub async fn access_token(&self, server: &McpServer) -> Result<AccessToken, Error> {
+        self.follow_vault().await?;
         let now = self.0.clock.now();
         let held = self.tokens().get(&key(server)).cloned();
         match held {
@@ -162,13 +163,20 @@ impl Client {
             }
             outcome => return outcome,
         };
-        // If the parameter was not the cause, the person is shown the first error.
-        let Ok(id_jag) = fresh().await else { return Err(refused) };
-        let Ok(token) = self.redeem_once(server, &id_jag, scopes, false).await else {
-            return Err(refused);
+        // If the parameter was not the cause, the person is shown the first error; unless the second
+        // one says that another attempt is of no use.
+        let again = match fresh().await {
+            Ok(id_jag) => self.redeem_once(server, &id_jag, scopes, false).await,
+            Err(error) => Err(error),
         };
-        self.without_resource().insert(ras.to_owned());
-        Ok(token)
+        match again {
+            Ok(token) => {
+                self.without_resource().insert(ras.to_owned());
+                Ok(token)
+            }
+            Err(error @ (Error::RefusedByPolicy { .. } | Error::AccessEnded(_))) => Err(error),
+            Err(_) => Err(refused),
+        }
     }
 
     /// Whether redemptions at an authorization server contain `resource`.
@@ -187,6 +195,17 @@ impl Client {
         server: &McpServer,
         scopes: Option<&Scopes>,
     ) -> Result<IdJagView, Error> {
+        match self.id_jag_of_sign_in(server, scopes).await {
+            Err(error) => Err(self.unless_unenrolled(error).await),
+            id_jag => id_jag,
+        }
+    }
+
+    async fn id_jag_of_sign_in(
+        &self,
+        server: &McpServer,
+        scopes: Option<&Scopes>,
+    ) -> Result<IdJagView, Error> {
         let ras = &server.authorization_server;
         if !self.may_use_cross_app_access(server) {
             return Err(Error::NotOffered(ras.to_string()));
@@ -195,22 +214,27 @@ impl Client {
         // process rotates meanwhile.
         let lock = self.0.vault.lock().await?;
         let (session, lock) = self.renewed_session(lock).await?;
+        let mut is_over = false;
         if let Some(refresh_token) = &session.refresh_token {
             let subject = (SubjectTokenKind::RefreshToken, refresh_token.as_str());
             match self.exchange(server, scopes, subject).await {
                 Err(Error::Refused { error, .. })
-                    if matches!(error.error.as_str(), "invalid_grant" | "invalid_request") => {}
+                    if matches!(error.error.as_str(), "invalid_grant" | "invalid_request") =>
+                {
+                    is_over = error.error == "invalid_grant";
+                }
                 outcome => return outcome,
             }
         }
         drop(lock);
         if session.id_token_expires - self.0.clock.now().0 <= MARGIN {
-            return Err(self.sign_in_needed());
+            let over = if is_over { Some(self.sign_in_over(&session).await) } else { None };
+            return Err(over.unwrap_or_else(|| self.sign_in_needed()));
         }
         let subject = (SubjectTokenKind::IdToken, session.id_token.as_str());
         match self.exchange(server, scopes, subject).await {
             Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
-                Err(self.sign_in_needed())
+                Err(self.sign_in_over(&session).await)
             }
             outcome => outcome,
         }

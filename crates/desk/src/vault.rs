@@ -475,6 +475,29 @@ impl Vault for ProfileVault {
         let folder = self.0.folder.clone();
         blocking(move || Ok(Box::new(lock(&folder, "lock", LOCK)?) as VaultLock))
     }
+
+    fn generation(&self) -> VaultFuture<'_, u64> {
+        let path = self.0.folder.join(GENERATION);
+        blocking(move || Ok(generation(&path)))
+    }
+
+    fn next_generation(&self) -> VaultFuture<'_, ()> {
+        let folder = self.0.folder.clone();
+        blocking(move || {
+            system::private_folder(&folder)?;
+            let path = folder.join(GENERATION);
+            let next = generation(&path).wrapping_add(1).to_string();
+            system::write_private(&path, next.as_bytes(), false)
+        })
+    }
+}
+
+/// Its text is a number. Nothing secret is in it, and it is read before every request: a keychain
+/// may take its time.
+const GENERATION: &str = "generation";
+
+fn generation(path: &Path) -> u64 {
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
 }
 
 /// The exclusive right to write into the configs of MCP clients.

@@ -8,7 +8,7 @@ use crate::vault::{Profile, ProfileVault, Registration, Storage};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use passavant_client::{
-    Browser, Client, Error, Pasted, Prompt, Purpose, Session, SignInOptions, Vault,
+    Browser, Client, Error, Pasted, Prompt, Purpose, Session, SignInOptions, SignedOut, Vault,
     begin_enrolment, enrol_by_device,
 };
 use passavant_host as system;
@@ -517,8 +517,15 @@ pub async fn logout(common: &Common, forget: bool) -> Result<()> {
         storage.forget()?;
     }
     match done {
-        Ok(true) => println!("Signed out at {}; its refresh token is revoked.", profile.idp),
-        Ok(false) => println!("Nobody was signed in."),
+        Ok(SignedOut::There) => println!(
+            "Signed out at {}: the sign-in of this computer has ended there, with the access that came from it.",
+            profile.idp
+        ),
+        Ok(SignedOut::Here) => println!(
+            "The sign-in is forgotten here; {} offers no revocation, and its tokens expire there.",
+            profile.idp
+        ),
+        Ok(SignedOut::Nobody) => println!("Nobody was signed in."),
         // Revoking the installation has revoked everything that was issued to it.
         Err(_) if matches!(given_up, Some(Ok(true))) => {
             println!("Signed out at {}.", profile.idp);
@@ -568,7 +575,9 @@ impl Word {
         match tokio::time::timeout(WORD, client.catalog()).await {
             Ok(Ok(Some(_))) => Self::Stands,
             Ok(Ok(None)) => Self::NotAsked,
-            Ok(Err(Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. })) => Self::Ended,
+            Ok(Err(
+                Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::AccessEnded(_),
+            )) => Self::Ended,
             Ok(Err(_)) | Err(_) => Self::NoAnswer,
         }
     }
@@ -586,7 +595,7 @@ impl Word {
 pub async fn status(common: &Common, json: bool) -> Result<()> {
     let storage = common.storage()?;
     let profile = storage.load()?;
-    let (session, consents, word) = match &profile {
+    let (session, consents, word, ended) = match &profile {
         Some(profile) => {
             let client = common.client(&storage, profile)?;
             let session = client.session().await?;
@@ -594,9 +603,10 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
                 Some(_) => Word::of(&client).await,
                 None => Word::NotAsked,
             };
-            (session, client.consents().await?, word)
+            // The IdP may just have said that it is over: then nothing is kept of it any more.
+            (session, client.consents().await?, word, client.ended().await?)
         }
-        None => (None, Vec::new(), Word::NotAsked),
+        None => (None, Vec::new(), Word::NotAsked, None),
     };
     let now = system::clock().now().0;
     if json {
@@ -607,6 +617,7 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
         let value = json!({
             "signed_in": session.is_some() && word != Word::Ended,
             "asked": matches!(word, Word::Stands | Word::Ended),
+            "ended": ended.as_ref().map(|ended| json!({"by": ended.by, "at": ended.at})),
             "issuer": profile.as_ref().map(|p| &p.idp),
             "idp_client_id": profile.as_ref().map(|p| &p.idp_client.client_id),
             "enrolled": profile.as_ref().is_some_and(|p| p.idp_client.key.is_some()),
@@ -621,7 +632,11 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
         println!("{}", system::json_text(&value)?);
         return Ok(());
     }
+    if let Some(ended) = &ended {
+        println!("{}", system::plain_lines(&ended.to_string()));
+    }
     match (&profile, session) {
+        (_, None) if ended.is_some() => {}
         (Some(profile), Some(session)) => {
             let how = if word == Word::Ended { "Was signed in" } else { "Signed in" };
             println!("{how} as {} at {}", plain(&session.name), profile.idp);

@@ -263,6 +263,9 @@ pub struct AuthorizationServerMetadata {
     /// Token types that token exchange can return (ID-JAG draft section 7.1).
     #[serde(default)]
     pub identity_chaining_requested_token_types_supported: Vec<String>,
+    /// The company's name (OpenID Federation 1.0 section 5.2.2).
+    #[serde(default)]
+    pub organization_name: Option<String>,
     /// Passavant's own: the catalog of MCP servers that a person may reach.
     #[serde(default)]
     pub passavant_catalog_endpoint: Option<String>,
