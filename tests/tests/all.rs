@@ -36,6 +36,7 @@ mod client_documents;
 mod client_library;
 mod device;
 mod documents;
+mod dpop_client;
 mod dynamic_registration;
 mod ended_at_the_client;
 mod enrolment;

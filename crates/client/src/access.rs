@@ -31,7 +31,7 @@ impl Client {
     pub(crate) async fn silent_access(&self, url: &str) -> Result<Access, Error> {
         self.follow_vault().await?;
         let now = self.0.clock.now().0;
-        let live = |access: &Access| access.expires - now > MARGIN;
+        let live = |access: &Access| access.expires - now > MARGIN && self.can_use(access);
         let held = self.accesses().get(url).cloned();
         if let Some(access) = held.filter(live)
             && self.is_still_allowed(&access).await?
@@ -84,7 +84,9 @@ impl Client {
         // Another process, or another request of this one, may already have replaced it.
         let kept = self.0.vault.load_access(url).await?;
         if let Some(newer) = kept.clone().filter(|kept| {
-            kept.token != refused.token && kept.expires - self.0.clock.now().0 > MARGIN
+            kept.token != refused.token
+                && kept.expires - self.0.clock.now().0 > MARGIN
+                && self.can_use(kept)
         }) {
             self.accesses().insert(url.to_owned(), newer.clone());
             return Ok(newer);
@@ -191,6 +193,7 @@ impl Client {
             token: token.secret().expose().to_owned(),
             scopes: token.scopes.clone(),
             expires: token.expires.0,
+            dpop_jkt: token.dpop_jkt.clone(),
             consent,
         };
         self.accesses().insert(server.url.clone(), access.clone());

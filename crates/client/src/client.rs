@@ -26,11 +26,18 @@ pub struct AccessToken {
     pub scopes: Scopes,
     /// When it expires.
     pub expires: Timestamp,
+    /// Thumbprint of the key it is bound to: then it is of use only with a proof for each request.
+    pub dpop_jkt: Option<String>,
 }
 
 impl AccessToken {
     pub(crate) fn new(secret: Secret, scopes: Scopes, expires: Timestamp) -> Self {
-        Self { secret, scopes, expires }
+        Self { secret, scopes, expires, dpop_jkt: None }
+    }
+
+    #[must_use]
+    pub(crate) fn bound_to(self, dpop_jkt: Option<String>) -> Self {
+        Self { dpop_jkt, ..self }
     }
 
     /// The token, for the `Authorization` header of requests to its MCP server only.
@@ -101,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
     /// What [`Vault::generation`] said last.
     pub(crate) generation: AtomicU64,
+    /// The last DPoP nonce of each origin.
+    pub(crate) nonces: Mutex<HashMap<String, String>>,
 }
 
 impl Client {
@@ -130,6 +139,7 @@ impl Client {
             accesses: Mutex::default(),
             idp_metadata: Mutex::default(),
             generation: AtomicU64::new(crate::ended::UNREAD),
+            nonces: Mutex::default(),
         }))
     }
 

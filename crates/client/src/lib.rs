@@ -18,6 +18,7 @@ mod consent;
 mod device_flow;
 mod discovery;
 pub mod doctor;
+mod dpop;
 mod ended;
 mod enrol;
 mod error;

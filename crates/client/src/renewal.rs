@@ -134,7 +134,7 @@ impl Client {
     async fn refreshed(&self, session: &Session) -> Result<Session, Error> {
         let refresh_token = session.refresh_token.clone().unwrap_or_default();
         let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.as_str())];
-        let answer = self.ask_idp(Leg::SignIn, &form).await?;
+        let answer = self.ask_idp(Leg::SignIn, &form, false).await?;
         let answer: RefreshAnswer = parse(Leg::SignIn, &answer)?;
         let now = self.0.clock.now();
         let mut renewed = Session {
@@ -193,7 +193,7 @@ impl Client {
         let form = [("token", token.as_str()), ("token_type_hint", hint)];
         let client = &settings.idp_client;
         let metadata = metadata.at(endpoint);
-        self.ask(Leg::SignIn, &settings.idp, &metadata, client, &form).await?;
+        self.ask(Leg::SignIn, &settings.idp, &metadata, client, &form, false).await?;
         Ok(SignedOut::There)
     }
 }

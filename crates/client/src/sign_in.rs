@@ -157,7 +157,7 @@ impl PendingSignIn {
     async fn redeem(&self, code: &str) -> Result<Session, Error> {
         let redirect_uri = self.flow.redirect_uri();
         let form = self.flow.redemption(code, &redirect_uri);
-        let answer = self.client.ask_idp(Leg::SignIn, &form).await?;
+        let answer = self.client.ask_idp(Leg::SignIn, &form, false).await?;
         self.client.keep_sign_in(&answer, Some(&self.flow.nonce)).await
     }
 }

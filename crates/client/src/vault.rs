@@ -76,6 +76,9 @@ pub struct Access {
     pub scopes: Scopes,
     /// When it expires, in seconds since the epoch.
     pub expires: i64,
+    /// Thumbprint of the key it is bound to, if it is (RFC 9449).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_jkt: Option<String>,
     /// How to renew it, if it comes from the person's own consent, outside of the company's
     /// control.
     #[serde(default)]

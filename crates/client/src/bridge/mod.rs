@@ -377,7 +377,7 @@ impl Bridge {
         let (go, listed) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let _ = listed.await;
-            bridge.pass_on(&text, &ids, &noted).await;
+            Box::pin(bridge.pass_on(&text, &ids, &noted)).await;
             for id in &ids {
                 bridge.forget(&key(id), &noted);
             }

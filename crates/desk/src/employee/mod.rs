@@ -8,8 +8,8 @@ use crate::vault::{Profile, ProfileVault, Registration, Storage};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use passavant_client::{
-    Browser, Client, Error, Pasted, Prompt, Purpose, Session, SignInOptions, SignedOut, Vault,
-    begin_enrolment, enrol_by_device,
+    Browser, Client, Error, Pasted, Prompt, Purpose, Session, Settings, SignInOptions, SignedOut,
+    Vault, begin_enrolment, enrol_by_device,
 };
 use passavant_host as system;
 use passavant_host::keys;
@@ -40,6 +40,7 @@ pub struct Common {
 }
 
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub struct Login {
     /// The company's identity provider; remembered
     #[arg(long, value_name = "URL")]
@@ -70,6 +71,10 @@ pub struct Login {
     /// Show a code to type in a browser on another device, instead of waiting for one on this computer (RFC 8628)
     #[arg(long, conflicts_with_all = ["no_browser", "port", "user"])]
     device_code: bool,
+    /// Use bearer tokens, also where tokens bound to this computer's key (DPoP) are offered; until
+    /// the next login
+    #[arg(long)]
+    no_dpop: bool,
     /// Port of the sign-in listener on 127.0.0.1; any free one unless set
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -126,8 +131,13 @@ impl Common {
     }
 
     pub fn client(&self, storage: &Arc<Storage>, profile: &Profile) -> Result<Client> {
+        self.client_with(storage, profile.settings()?)
+    }
+
+    /// A client with settings of its own.
+    pub fn client_with(&self, storage: &Arc<Storage>, settings: Settings) -> Result<Client> {
         let client = Client::new(
-            profile.settings()?,
+            settings,
             Box::new(ProfileVault(Arc::clone(storage))),
             system::desk_outbound(&self.extra_roots)?,
             system::clock(),
@@ -302,7 +312,8 @@ pub async fn login(args: Login) -> Result<()> {
     // With the lock, no process renews tokens while the profile is rewritten. It is taken only now,
     // after the person has signed in, and tokens that were renewed meanwhile are kept.
     let lock = ProfileVault(Arc::clone(&storage)).lock().await?;
-    let profile = profile.over(storage.load()?.unwrap_or_default());
+    let mut profile = profile.over(storage.load()?.unwrap_or_default());
+    profile.bind(!args.no_dpop)?;
     storage.store(Some(&profile))?;
     drop(lock);
     let client = args.common.client(&storage, &profile)?;
