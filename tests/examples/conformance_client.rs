@@ -16,6 +16,7 @@ use passavant_client::{Browser, Client, MemoryVault, Purpose, Registration, Sess
 use passavant_outbound::Outbound;
 use passavant_proto::{
     identifier::Issuer,
+    jose::jwk::{Algorithm, SigningKey},
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
@@ -86,6 +87,14 @@ fn client(settings: Settings, vault: MemoryVault) -> Result<Client, Box<dyn std:
     Ok(Client::new(settings, Box::new(vault), Outbound::new(&[])?, clock, entropy))
 }
 
+/// A fresh key, which tokens are bound to where the suite's servers take DPoP proofs.
+fn key() -> Result<Arc<SigningKey>, Box<dyn std::error::Error>> {
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let scheme = &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
+    let der = aws_lc_rs::signature::EcdsaKeyPair::generate_pkcs8(scheme, &random)?;
+    Ok(Arc::new(SigningKey::from_pkcs8(Algorithm::ES256, der.as_ref())?))
+}
+
 /// A person who is already signed in at the company, with the suite's ID token.
 async fn with_cross_app_access(
     context: &Context,
@@ -95,6 +104,7 @@ async fn with_cross_app_access(
     let idp = Issuer::parse(&text(&context.idp_issuer)?).map_err(|e| e.to_string())?;
     let settings = Settings {
         idp_token_endpoint: context.idp_token_endpoint.clone(),
+        dpop_key: Some(key()?),
         ..Settings::new(idp.clone(), Registration::public(text(&context.idp_client_id)?))
     };
     let session = Session {
@@ -107,6 +117,7 @@ async fn with_cross_app_access(
         renewed_at: 0,
         access_token: None,
         access_token_expires: 0,
+        ended: None,
     };
     // The operator of this client configured the suite's authorization server manually, because it
     // does not announce the grant profile.
@@ -123,6 +134,7 @@ fn with_consent(context: &Context) -> Result<Client, Box<dyn std::error::Error>>
     let idp = Issuer::parse("https://idp.invalid").map_err(|e| e.to_string())?;
     let mut settings = Settings::new(idp, Registration::public("nobody"));
     settings.governed = false;
+    settings.dpop_key = Some(key()?);
     settings.client_document =
         Some("https://conformance-test.local/client-metadata.json".to_owned());
     if let (Some(issuer), Some(id), Some(secret)) =

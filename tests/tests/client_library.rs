@@ -6,7 +6,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use passavant_client::{Error, SignInOptions, SubjectTokenKind, Vault};
+use passavant_client::{Error, SignInOptions, SignedOut, SubjectTokenKind, Vault};
 use passavant_tests::{
     forge::Key,
     world::{PASSWORD, World},
@@ -77,9 +77,9 @@ async fn signing_out_revokes_and_forgets() {
     let client = world.client();
     sign_in(&world, &client, "erin").await;
     let refresh_token = client.session().await.unwrap().unwrap().refresh_token.unwrap();
-    assert!(client.sign_out().await.unwrap());
+    assert_eq!(client.sign_out().await.unwrap(), SignedOut::There);
     assert!(client.session().await.unwrap().is_none());
-    assert!(!client.sign_out().await.unwrap());
+    assert_eq!(client.sign_out().await.unwrap(), SignedOut::Nobody);
     let renew = world.ask(
         &world.idp,
         "/token",
@@ -550,6 +550,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
         token: "t".to_owned(),
         scopes: passavant_proto::oauth::scope::Scopes::default(),
         expires: world.now().0 + 86_400,
+        dpop_jkt: None,
         consent: Some(consent),
     };
     desk.vault.store_access(&mcp, Some(&kept)).await.unwrap();
@@ -610,6 +611,7 @@ async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
         token: "t".to_owned(),
         scopes: passavant_proto::oauth::scope::Scopes::default(),
         expires: world.now().0 + 86_400,
+        dpop_jkt: None,
         consent: Some(consent),
     };
     desk.vault.store_access(&kept.url, Some(&kept)).await.unwrap();
@@ -712,6 +714,7 @@ async fn a_consent_is_one_persons_and_stays_with_them() {
         token: "t".to_owned(),
         scopes: passavant_proto::oauth::scope::Scopes::default(),
         expires: world.now().0 + 3600,
+        dpop_jkt: None,
         consent: Some(passavant_client::Consent {
             authorization_endpoint: None,
             client_id: "x".to_owned(),

@@ -296,7 +296,7 @@ async fn an_installation_goes_with_its_person_and_revives_with_nothing() {
     world.administer(Method::POST, "/idp/users/erin/enable", None).await;
     assert_eq!(world.http.get(&desk.client_id).send().await.unwrap().status(), 200);
     let refused = desk.client.access(&world.canvas).await;
-    assert!(matches!(refused, Err(Error::SignInNeeded { .. })), "what it had does not come back");
+    assert!(matches!(refused, Err(Error::AccessEnded(_))), "what it had does not come back");
     world.administer(Method::DELETE, "/idp/users/erin", None).await;
     assert_eq!(world.http.get(&desk.client_id).send().await.unwrap().status(), 404);
 }
@@ -413,7 +413,7 @@ async fn a_new_password_ends_the_installations_of_before() {
     world.administer(Method::POST, "/idp/users/erin/password", body).await;
     assert_eq!(world.http.get(&desk.client_id).send().await.unwrap().status(), 404);
     let refused = desk.client.access(&world.canvas).await;
-    assert!(matches!(refused, Err(Error::EnrolmentEnded { .. })), "{:?}", refused.err());
+    assert!(matches!(refused, Err(Error::AccessEnded(_))), "{:?}", refused.err());
     assert_eq!(world.http.get(&others.client_id).send().await.unwrap().status(), 200);
 }
 

@@ -198,6 +198,8 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
         ("crates/desk/src/employee/mod.rs", 1, "the person's identity provider"),
         ("crates/client/src/obtain.rs", 1, "endpoints in the person's settings"),
         ("crates/client/src/discovery.rs", 2, "the URL that is asked about"),
+        ("crates/client/src/ended.rs", 1, "the identity provider"),
+        ("crates/client/src/rmcp.rs", 1, "the URL that the transport was opened for"),
         ("crates/outbound/src/discovery.rs", 1, "an issuer that whoever asks for it trusts"),
         (
             "crates/runtime/src/gateway/adapter/mod.rs",
@@ -603,6 +605,24 @@ const PROMISES: &[(&str, &[&str])] = &[
             "an_id_jag_from_before_opens_nothing_afterwards",
             "only_who_knows_of_a_person_is_told_and_until_it_listens",
             "an_authorization_server_takes_revocations_of_trusted_issuers_about_their_own_people",
+        ],
+    ),
+    (
+        "When the IdP says that a sign-in or an enrolment is over",
+        &[
+            "a_person_reads_who_ended_their_access_and_when_and_nothing_of_it_is_kept",
+            "an_agent_reads_that_access_has_ended_and_another_bridge_uses_no_token_of_it",
+            "an_installation_that_was_revoked_is_told_so_and_keeps_nothing",
+            "access_denied_is_final_on_both_legs",
+            "whoever_signs_out_takes_along_what_came_from_the_sign_in_and_no_other_clients",
+        ],
+    ),
+    (
+        "A token that our client gets with its DPoP key",
+        &[
+            "a_token_is_bound_from_end_to_end_and_of_no_use_to_whoever_steals_it",
+            "an_id_jag_that_is_not_bound_to_the_key_is_refused",
+            "a_bearer_token_in_answer_to_a_proof_is_a_downgrade",
         ],
     ),
     (

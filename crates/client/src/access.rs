@@ -29,8 +29,9 @@ impl Client {
 
     /// Like [`Self::access`], without asking the person.
     pub(crate) async fn silent_access(&self, url: &str) -> Result<Access, Error> {
+        self.follow_vault().await?;
         let now = self.0.clock.now().0;
-        let live = |access: &Access| access.expires - now > MARGIN;
+        let live = |access: &Access| access.expires - now > MARGIN && self.can_use(access);
         let held = self.accesses().get(url).cloned();
         if let Some(access) = held.filter(live)
             && self.is_still_allowed(&access).await?
@@ -83,7 +84,9 @@ impl Client {
         // Another process, or another request of this one, may already have replaced it.
         let kept = self.0.vault.load_access(url).await?;
         if let Some(newer) = kept.clone().filter(|kept| {
-            kept.token != refused.token && kept.expires - self.0.clock.now().0 > MARGIN
+            kept.token != refused.token
+                && kept.expires - self.0.clock.now().0 > MARGIN
+                && self.can_use(kept)
         }) {
             self.accesses().insert(url.to_owned(), newer.clone());
             return Ok(newer);
@@ -94,7 +97,20 @@ impl Client {
             self.forget(&server);
         }
         let scopes = Some(refused.scopes.clone());
-        self.obtain_access(url, scopes, Some(refused.clone())).await
+        let replaced = self.obtain_access(url, scopes, Some(refused.clone())).await;
+        match replaced {
+            Err(error @ Error::RefusedByPolicy { .. }) if refused.consent.is_none() => {
+                // It was refused before its time, and there will be no other.
+                self.0.vault.store_access(url, None).await?;
+                // Another authorization server was not asked before.
+                let same = self.servers().get(url).is_some_and(|server| {
+                    server.authorization_server.as_str() == refused.authorization_server
+                });
+                let revoked = same && refused.expires > self.0.clock.now().0;
+                Err(if revoked { self.server_ended(url, error).await } else { error })
+            }
+            replaced => replaced,
+        }
     }
 
     /// Obtains a token for the union of the current scopes and those that a 403
@@ -177,6 +193,7 @@ impl Client {
             token: token.secret().expose().to_owned(),
             scopes: token.scopes.clone(),
             expires: token.expires.0,
+            dpop_jkt: token.dpop_jkt.clone(),
             consent,
         };
         self.accesses().insert(server.url.clone(), access.clone());
@@ -197,24 +214,35 @@ impl Client {
     /// Forgets the tokens that were obtained with the company's sign-in. Consents are independent
     /// of it.
     pub(crate) async fn forget_granted(&self) -> Result<(), Error> {
-        self.tokens().clear();
-        self.accesses().clear();
+        self.forget_in_memory();
         for url in self.0.vault.accesses().await? {
             let granted = self.0.vault.load_access(&url).await?.filter(|a| a.consent.is_none());
             if granted.is_some() {
                 self.0.vault.store_access(&url, None).await?;
             }
         }
-        Ok(())
+        self.forget_elsewhere().await
     }
 
     /// Forgets every token.
     pub(crate) async fn forget_everything(&self) -> Result<(), Error> {
-        self.tokens().clear();
-        self.accesses().clear();
+        self.forget_in_memory();
         for url in self.0.vault.accesses().await? {
             self.0.vault.store_access(&url, None).await?;
         }
+        self.forget_elsewhere().await
+    }
+
+    pub(crate) fn forget_in_memory(&self) {
+        self.tokens().clear();
+        self.accesses().clear();
+    }
+
+    /// Makes other processes forget what they hold in memory.
+    async fn forget_elsewhere(&self) -> Result<(), Error> {
+        self.0.vault.next_generation().await?;
+        let now = self.0.vault.generation().await?;
+        self.0.generation.store(now, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 

@@ -206,7 +206,13 @@ impl Client {
         let token = self.idp_access_token().await?;
         let idp = &self.settings().idp;
         let reach = self.idp_metadata().await?.reach_of(url);
-        let answer = self.outbound().json(method, url, reach, Some(token.expose()), None).await?;
+        let outbound = self.outbound();
+        let mut answer = outbound.json(method, url, reach, Some(token.expose()), None).await?;
+        if answer.status == 401 {
+            // Only the token may have ended; the refresh token tells about the sign-in.
+            let token = self.idp_access_token_instead_of(&token).await?;
+            answer = outbound.json(method, url, reach, Some(token.expose()), None).await?;
+        }
         match answer.status {
             200..=299 => Ok(answer),
             401 => Err(self.sign_in_needed()),

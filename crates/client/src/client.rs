@@ -15,7 +15,7 @@ use passavant_proto::{
 };
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
 };
 
 /// An access token for one MCP server.
@@ -26,11 +26,18 @@ pub struct AccessToken {
     pub scopes: Scopes,
     /// When it expires.
     pub expires: Timestamp,
+    /// Thumbprint of the key it is bound to: then it is of use only with a proof for each request.
+    pub dpop_jkt: Option<String>,
 }
 
 impl AccessToken {
     pub(crate) fn new(secret: Secret, scopes: Scopes, expires: Timestamp) -> Self {
-        Self { secret, scopes, expires }
+        Self { secret, scopes, expires, dpop_jkt: None }
+    }
+
+    #[must_use]
+    pub(crate) fn bound_to(self, dpop_jkt: Option<String>) -> Self {
+        Self { dpop_jkt, ..self }
     }
 
     /// The token, for the `Authorization` header of requests to its MCP server only.
@@ -99,6 +106,10 @@ pub(crate) struct Inner {
     pub(crate) accesses: Mutex<HashMap<String, Access>>,
     /// The IdP's metadata, and when they were fetched.
     pub(crate) idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
+    /// What [`Vault::generation`] said last.
+    pub(crate) generation: AtomicU64,
+    /// The last DPoP nonce of each origin.
+    pub(crate) nonces: Mutex<HashMap<String, String>>,
 }
 
 impl Client {
@@ -127,6 +138,8 @@ impl Client {
             verdicts: Mutex::default(),
             accesses: Mutex::default(),
             idp_metadata: Mutex::default(),
+            generation: AtomicU64::new(crate::ended::UNREAD),
+            nonces: Mutex::default(),
         }))
     }
 
@@ -143,10 +156,13 @@ impl Client {
     /// The stored sign-in, if there is one for this IdP and client.
     pub async fn session(&self) -> Result<Option<Session>, Error> {
         let session = self.0.vault.load().await?;
-        Ok(session.filter(|s| {
-            s.issuer == self.0.settings.idp.as_str()
-                && s.idp_client_id == self.0.settings.idp_client.client_id
-        }))
+        Ok(session.filter(|session| self.is_ours(session) && session.ended.is_none()))
+    }
+
+    /// Whether a sign-in is of this IdP and client.
+    pub(crate) fn is_ours(&self, session: &Session) -> bool {
+        session.issuer == self.0.settings.idp.as_str()
+            && session.idp_client_id == self.0.settings.idp_client.client_id
     }
 
     /// Caches a token that [`Client::redeem`] returned, so that [`Client::access_token`] finds it.

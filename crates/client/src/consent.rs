@@ -277,7 +277,7 @@ impl Client {
         ];
         let answer = self.ask_consent(server, &registration, &form).await?;
         let refresh_token = answer.refresh_token.clone().or(Some(refresh_token));
-        let token = self.token_of(answer, Some(&access.scopes))?;
+        let token = self.token_of(server, answer, Some(&access.scopes))?;
         self.keep(server, &token, Some(Consent { refresh_token, ..consent })).await
     }
 
@@ -307,7 +307,8 @@ impl Client {
             let metadata = metadata.at(endpoint);
             let registration = self.consenting_client(consent);
             let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
-            let asked = self.ask(Leg::Consent, &issuer, &metadata, &registration, &form).await;
+            let asked =
+                self.ask(Leg::Consent, &issuer, &metadata, &registration, &form, false).await;
             if let Err(error) = asked {
                 tracing::warn!(%issuer, %error, "a consent was not revoked at its authorization server");
             }
@@ -321,7 +322,8 @@ impl Client {
         form: &[(&str, &str)],
     ) -> Result<ConsentAnswer, Error> {
         let (party, metadata) = (&server.authorization_server, &server.metadata);
-        let answer = self.ask(Leg::Consent, party, metadata, registration, form).await?;
+        let proves = self.binds(server);
+        let answer = self.ask(Leg::Consent, party, metadata, registration, form, proves).await?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Consent, what };
         let answer: ConsentAnswer = answer.json().map_err(|e| bad(e.to_string()))?;
         if let Some(returned) = &answer.resource
@@ -334,13 +336,12 @@ impl Client {
 
     fn token_of(
         &self,
+        server: &McpServer,
         answer: ConsentAnswer,
         asked: Option<&Scopes>,
     ) -> Result<AccessToken, Error> {
         let bad = |what: String| Error::BadAnswer { leg: Leg::Consent, what };
-        if !answer.token_type.eq_ignore_ascii_case("bearer") {
-            return Err(bad(format!("token_type is `{}`, not Bearer", answer.token_type)));
-        }
+        let dpop_jkt = self.binding(&answer.token_type, self.binds(server)).map_err(bad)?;
         let scopes = match &answer.scope {
             Some(text) => {
                 Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?
@@ -350,7 +351,8 @@ impl Client {
         };
         let lifetime = answer.expires_in.unwrap_or(3600).clamp(0, 86_400);
         let expires = self.0.clock.now().plus(lifetime);
-        Ok(AccessToken::new(Secret::new(answer.access_token), scopes, expires))
+        let token = AccessToken::new(Secret::new(answer.access_token), scopes, expires);
+        Ok(token.bound_to(dpop_jkt))
     }
 }
 
@@ -382,7 +384,7 @@ impl PendingConsent {
             by_key: matches!(self.registration.credential, Credential::Key(_)),
             refresh_token: answer.refresh_token.clone(),
         };
-        let token = self.client.token_of(answer, self.scopes.as_ref())?;
+        let token = self.client.token_of(&self.server, answer, self.scopes.as_ref())?;
         self.client.keep(&self.server, &token, Some(consent)).await
     }
 }

@@ -9,6 +9,7 @@ use passavant_outbound::{
 use passavant_proto::{
     GRANT_PROFILE_ID_JAG,
     identifier::{Issuer, Resource},
+    jose::jwk::Algorithm,
     oauth::challenge::Challenge,
     oauth::metadata::ProtectedResourceMetadata,
     oauth::scope::Scopes,
@@ -33,6 +34,8 @@ pub struct McpServer {
     pub scopes: Option<Scopes>,
     /// Which addresses requests about it may reach.
     pub reach: Reach,
+    /// Whether it takes DPoP-bound tokens, as its metadata or its challenge say.
+    pub takes_dpop: bool,
 }
 
 impl McpServer {
@@ -48,6 +51,8 @@ pub(crate) struct Probed {
     pub(crate) own: Resource,
     pub(crate) status: u16,
     pub(crate) challenge: Option<Challenge>,
+    /// Whether it challenges for DPoP.
+    pub(crate) asks_for_dpop: bool,
     /// Which addresses requests to the server may reach, and which addresses it may name: a server
     /// on the internet must not direct the client to a local address.
     pub(crate) reach: (Reach, Reach),
@@ -77,8 +82,11 @@ pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Erro
              server you mean"
         )));
     }
-    let challenge = bearer_challenge(&answer);
-    Ok(Probed { own, status: answer.status, challenge, reach: (reach, answer.near) })
+    let challenges = challenges(&answer);
+    let asks_for_dpop = challenges.iter().any(|c| c.scheme.eq_ignore_ascii_case("dpop"));
+    let challenge = challenges.into_iter().next();
+    let reach = (reach, answer.near);
+    Ok(Probed { own, status: answer.status, challenge, asks_for_dpop, reach })
 }
 
 /// The metadata of an MCP server, verified.
@@ -158,6 +166,10 @@ pub(crate) async fn governed(
         let listed = metadata.scopes_supported.as_ref()?;
         Some(listed.iter().map(String::as_str).collect::<Scopes>()).filter(|s| !s.is_empty())
     });
+    let algorithms = metadata.dpop_signing_alg_values_supported.as_deref().unwrap_or_default();
+    let takes_dpop = probed.asks_for_dpop
+        || metadata.dpop_bound_access_tokens_required == Some(true)
+        || algorithms.iter().any(|name| name == Algorithm::ES256.name());
     let reach = reach_of_named(&probed.own, probed.reach, &issuer, is_known);
     let metadata_of_it = match authorization_server(outbound, &issuer, reach).await {
         // For an origin, a trailing slash makes no difference (RFC 3986 6.2.3), and URL types of
@@ -181,6 +193,7 @@ pub(crate) async fn governed(
         metadata: metadata_of_it,
         scopes,
         reach,
+        takes_dpop,
     })
 }
 
@@ -204,15 +217,20 @@ pub(crate) fn reach_of_named(
 
 /// The Bearer (or DPoP) challenge of a 401 or 403 response.
 pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
+    challenges(answer).into_iter().next()
+}
+
+/// The Bearer and DPoP challenges of a 401 or 403 response.
+fn challenges(answer: &Answer) -> Vec<Challenge> {
     if !matches!(answer.status, 401 | 403) {
-        return None;
+        return Vec::new();
     }
     let headers = answer.headers.get_all("www-authenticate");
     let headers: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
     let is_ours = |c: &Challenge| {
         c.scheme.eq_ignore_ascii_case("bearer") || c.scheme.eq_ignore_ascii_case("dpop")
     };
-    Challenge::parse_all(headers).into_iter().find(is_ours)
+    Challenge::parse_all(headers).into_iter().filter(is_ours).collect()
 }
 
 /// The metadata document of an MCP server and its URL: the one that the challenge names, or one of

@@ -7,6 +7,7 @@ mod report;
 use crate::{
     client::Client,
     discovery::{self, Described, McpServer, Probed, bearer_challenge},
+    dpop::wants_nonce,
     error::Error,
     obtain::IdJagView,
     settings::Credential,
@@ -151,7 +152,8 @@ impl Walk<'_> {
             GovernedBy::CrossApp => {
                 self.client_identity(&server).await?;
                 let id_jag = self.exchange(&server).await?;
-                self.redemption(&server, &id_jag).await?.secret().clone()
+                let token = self.redemption(&server, &id_jag).await?;
+                (token.secret().clone(), token.dpop_jkt.is_some())
             }
             GovernedBy::Consent => self.consent(&server).await?,
         };
@@ -173,7 +175,11 @@ impl Walk<'_> {
         let session = match self.client.session().await {
             Ok(Some(session)) => session,
             Ok(None) => {
-                return self.wrong(AT, format!("nobody is signed in at {issuer}"), YOU, fix);
+                let what = match self.client.nobody_signed_in().await {
+                    Error::AccessEnded(ended) => ended.sentence(),
+                    _ => format!("nobody is signed in at {issuer}"),
+                };
+                return self.wrong(AT, what, YOU, fix);
             }
             Err(error) => return self.wrong(AT, error.to_string(), YOU, fix),
         };
@@ -364,12 +370,12 @@ impl Walk<'_> {
     }
 
     /// The token that the person's consent brought.
-    async fn consent(&mut self, server: &McpServer) -> Step<Secret> {
+    async fn consent(&mut self, server: &McpServer) -> Step<(Secret, bool)> {
         const AT: Stage = Stage::Client;
         match self.client.silent_access(self.url).await {
             Ok(access) => {
                 self.ok(AT, format!("you have given consent at {}", server.authorization_server));
-                Ok(Secret::new(access.token))
+                Ok((Secret::new(access.token), access.dpop_jkt.is_some()))
             }
             Err(Error::ConsentNeeded { issuer, .. }) => {
                 let what = format!("you have not given consent at {issuer}, or it has ended");
@@ -495,6 +501,7 @@ impl Walk<'_> {
                 let what = format!("the policy refuses: {answer}");
                 self.wrong(AT, what, IT, fix)
             }
+            Error::AccessEnded(ended) => self.wrong(AT, ended.sentence(), YOU, ended.advice()),
             Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::StepUpNeeded(_) => {
                 self.wrong(AT, error.to_string(), YOU, "run `passavant login`")
             }
@@ -565,6 +572,9 @@ impl Walk<'_> {
             Err(error) => return self.wrong(AT, error.to_string(), RAS, "see what it says above"),
         };
         self.ok(AT, format!("it answers with a token for the scopes: {}", token.scopes));
+        if token.dpop_jkt.is_some() {
+            self.ok(AT, "the token is bound to this computer's key (DPoP)");
+        }
         // A JWT can be parsed (RFC 9068); an opaque token cannot, and need not be.
         if let Ok((_, claims)) = jws::peek(token.secret().expose()) {
             let audiences = claims.optional_strings("aud").ok().flatten().unwrap_or_default();
@@ -599,7 +609,7 @@ impl Walk<'_> {
     }
 
     /// The last step: the server has to return a JSON-RPC result.
-    async fn call(&mut self, server: &McpServer, token: &Secret) -> Step<()> {
+    async fn call(&mut self, server: &McpServer, token: &(Secret, bool)) -> Step<()> {
         const AT: Stage = Stage::Call;
         let info = json!({"name": "passavant doctor", "version": env!("CARGO_PKG_VERSION")});
         let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -628,21 +638,35 @@ impl Walk<'_> {
                 return Ok(());
             }
         }
-        self.no_result(server, token, &answer)
+        self.no_result(server, &token.0, &answer)
     }
 
     async fn send(
         &mut self,
         server: &McpServer,
-        token: &Secret,
+        (token, is_bound): &(Secret, bool),
         message: &Value,
         headers: &[(&str, &str)],
     ) -> Step<Answer> {
-        let bearer = Some(token.expose());
-        let outbound = self.outbound();
-        let sent =
-            outbound.json_with("POST", self.url, server.reach, bearer, Some(message), headers);
-        match sent.await {
+        let client = self.client;
+        let send = async || {
+            let presented = client.presenting("POST", self.url, token.expose(), *is_bound);
+            let presented = presented
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+            let headers: Vec<(&str, &str)> = headers.iter().copied().chain(presented).collect();
+            let outbound = client.outbound();
+            outbound.json_with("POST", self.url, server.reach, None, Some(message), &headers).await
+        };
+        let mut sent = send().await;
+        if let Ok(answer) = &sent
+            && client.take_nonce(self.url, &answer.headers)
+            && answer.status == 401
+            && wants_nonce(&answer.headers)
+        {
+            sent = send().await;
+        }
+        match sent {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 let text = error.to_string();

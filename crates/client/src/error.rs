@@ -1,6 +1,6 @@
 //! Errors on the way to a token, in words that name what to change.
 
-use crate::vault::VaultError;
+use crate::{ended::AccessEnded, vault::VaultError};
 use passavant_outbound::{Differs, DiscoveryError, OAuthError, OutboundError};
 use passavant_proto::{jose::jws::JwtError, oauth::scope::Scopes, others_text::shown};
 use std::fmt;
@@ -46,11 +46,14 @@ pub enum Error {
         /// The IdP.
         issuer: String,
     },
-    /// The IdP does not accept the key of this installation any more.
+    /// The IdP has ended the sign-in or the enrolment, or the company's policy the access to an MCP
+    /// server. What was kept of it is deleted.
+    #[error(transparent)]
+    AccessEnded(Box<AccessEnded>),
+    /// The IdP does not accept the key of this installation, which it still publishes.
     #[error(
-        "{issuer} does not know this computer any more: its enrolment was ended, by you, by IT, or \
-         with a new password, or your account is switched off\nhint: run `passavant login`, which enrols it \
-         again; if the sign-in page refuses you, ask IT"
+        "{issuer} does not accept the key of this computer\nhint: compare the clocks; if they are right, run \
+         `passavant login --enrol`"
     )]
     EnrolmentEnded {
         /// The IdP.

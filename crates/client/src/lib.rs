@@ -18,6 +18,8 @@ mod consent;
 mod device_flow;
 mod discovery;
 pub mod doctor;
+mod dpop;
+mod ended;
 mod enrol;
 mod error;
 mod obtain;
@@ -35,12 +37,16 @@ pub use code_flow::{Callback, Loopback, Pasted, WaitingTab};
 pub use consent::PendingConsent;
 pub use device_flow::Prompt;
 pub use discovery::McpServer;
+pub use ended::{AccessEnded, EndedAccess};
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment, enrol_by_device};
 pub use error::{Error, Leg};
 pub use obtain::{IdJagView, SubjectTokenKind};
 pub use passavant_outbound::{
     BoxedAddresses, Discovered, Names, OAuthError, Outbound, OutboundError, Proxies, Reach,
 };
+pub use renewal::SignedOut;
 pub use settings::{Credential, Registration, Settings};
 pub use sign_in::{PendingSignIn, SignInOptions};
-pub use vault::{Access, Consent, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};
+pub use vault::{
+    Access, Consent, EndedSignIn, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock,
+};

@@ -12,10 +12,12 @@ use passavant_proto::{
     TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
     identifier::{Issuer, Resource},
     jose::claims::Claims,
+    jose::jwk::SigningKey,
     jose::jws,
     oauth::challenge::Challenge,
     oauth::client_assertion,
     oauth::scope::Scopes,
+    others_text::shown,
     secret::Secret,
     time::Timestamp,
     xaa::id_jag::OneOrMany,
@@ -94,6 +96,7 @@ impl Client {
 
     /// A token for `server` with the scopes it asks for: cached, or obtained silently.
     pub async fn access_token(&self, server: &McpServer) -> Result<AccessToken, Error> {
+        self.follow_vault().await?;
         let now = self.0.clock.now();
         let held = self.tokens().get(&key(server)).cloned();
         match held {
@@ -162,13 +165,20 @@ impl Client {
             }
             outcome => return outcome,
         };
-        // If the parameter was not the cause, the person is shown the first error.
-        let Ok(id_jag) = fresh().await else { return Err(refused) };
-        let Ok(token) = self.redeem_once(server, &id_jag, scopes, false).await else {
-            return Err(refused);
+        // If the parameter was not the cause, the person is shown the first error; unless the second
+        // one says that another attempt is of no use.
+        let again = match fresh().await {
+            Ok(id_jag) => self.redeem_once(server, &id_jag, scopes, false).await,
+            Err(error) => Err(error),
         };
-        self.without_resource().insert(ras.to_owned());
-        Ok(token)
+        match again {
+            Ok(token) => {
+                self.without_resource().insert(ras.to_owned());
+                Ok(token)
+            }
+            Err(error @ (Error::RefusedByPolicy { .. } | Error::AccessEnded(_))) => Err(error),
+            Err(_) => Err(refused),
+        }
     }
 
     /// Whether redemptions at an authorization server contain `resource`.
@@ -187,6 +197,17 @@ impl Client {
         server: &McpServer,
         scopes: Option<&Scopes>,
     ) -> Result<IdJagView, Error> {
+        match self.id_jag_of_sign_in(server, scopes).await {
+            Err(error) => Err(self.unless_unenrolled(error).await),
+            id_jag => id_jag,
+        }
+    }
+
+    async fn id_jag_of_sign_in(
+        &self,
+        server: &McpServer,
+        scopes: Option<&Scopes>,
+    ) -> Result<IdJagView, Error> {
         let ras = &server.authorization_server;
         if !self.may_use_cross_app_access(server) {
             return Err(Error::NotOffered(ras.to_string()));
@@ -195,22 +216,27 @@ impl Client {
         // process rotates meanwhile.
         let lock = self.0.vault.lock().await?;
         let (session, lock) = self.renewed_session(lock).await?;
+        let mut is_over = false;
         if let Some(refresh_token) = &session.refresh_token {
             let subject = (SubjectTokenKind::RefreshToken, refresh_token.as_str());
             match self.exchange(server, scopes, subject).await {
                 Err(Error::Refused { error, .. })
-                    if matches!(error.error.as_str(), "invalid_grant" | "invalid_request") => {}
+                    if matches!(error.error.as_str(), "invalid_grant" | "invalid_request") =>
+                {
+                    is_over = error.error == "invalid_grant";
+                }
                 outcome => return outcome,
             }
         }
         drop(lock);
         if session.id_token_expires - self.0.clock.now().0 <= MARGIN {
-            return Err(self.sign_in_needed());
+            let over = if is_over { Some(self.sign_in_over(&session).await) } else { None };
+            return Err(over.unwrap_or_else(|| self.sign_in_needed()));
         }
         let subject = (SubjectTokenKind::IdToken, session.id_token.as_str());
         match self.exchange(server, scopes, subject).await {
             Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
-                Err(self.sign_in_needed())
+                Err(self.sign_in_over(&session).await)
             }
             outcome => outcome,
         }
@@ -274,9 +300,16 @@ impl Client {
         if !scope.is_empty() {
             form.push(("scope", &scope));
         }
-        let answer = self.ask_idp(Leg::Exchange, &form).await?;
+        // An IdP that is asked for a bound ID-JAG has to bind it: otherwise the binding would be
+        // lost here, without anybody noticing (JAG 9.9.1.1).
+        let key = self.dpop_key().filter(|_| self.binds(server));
+        let key = match key {
+            Some(key) if self.proves_to(&self.idp_metadata().await?) => Some(key),
+            _ => None,
+        };
+        let answer = self.ask_idp(Leg::Exchange, &form, key.is_some()).await?;
         let answer: TokenAnswer = parse(Leg::Exchange, &answer)?;
-        check_id_jag(server, answer)
+        check_id_jag(server, answer, key.map(SigningKey::kid))
     }
 
     /// Presents an ID-JAG at the RAS, once, and checks the response.
@@ -313,12 +346,12 @@ impl Client {
         if with_resource {
             form.push(("resource", server.resource.as_str()));
         }
-        let answer = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await?;
+        let proves = self.binds(server);
+        let metadata = &server.metadata;
+        let answer = self.ask(Leg::Redeem, ras, metadata, registration, &form, proves).await?;
         let answer: TokenAnswer = parse(Leg::Redeem, &answer)?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Redeem, what };
-        if !answer.token_type.eq_ignore_ascii_case("bearer") {
-            return Err(bad(format!("token_type is `{}`, not Bearer", answer.token_type)));
-        }
+        let dpop_jkt = self.binding(&answer.token_type, proves).map_err(bad)?;
         if let Some(returned) = &answer.resource
             && !is_only(returned, &server.resource)
         {
@@ -332,7 +365,18 @@ impl Client {
         };
         let lifetime = answer.expires_in.unwrap_or(60).clamp(0, 86_400);
         let expires = self.0.clock.now().plus(lifetime);
-        Ok(AccessToken::new(Secret::new(answer.access_token), scopes, expires))
+        let token = AccessToken::new(Secret::new(answer.access_token), scopes, expires);
+        Ok(token.bound_to(dpop_jkt))
+    }
+
+    /// The key that a token is bound to, by the `token_type` of the answer. A bearer token for a
+    /// request with a proof would be a downgrade.
+    pub(crate) fn binding(&self, token_type: &str, proved: bool) -> Result<Option<String>, String> {
+        let expected = if proved { "DPoP" } else { "Bearer" };
+        if !token_type.eq_ignore_ascii_case(expected) {
+            return Err(format!("token_type is `{}`, not {expected}", shown(token_type, 50)));
+        }
+        Ok(self.dpop_key().filter(|_| proved).map(|key| key.kid().to_owned()))
     }
 
     /// The registration of this client that an ID-JAG is for, as its `client_id` claim says.
@@ -358,10 +402,15 @@ impl Client {
     }
 
     /// Sends a form to the IdP's token endpoint.
-    pub(crate) async fn ask_idp(&self, leg: Leg, form: &[(&str, &str)]) -> Result<Answer, Error> {
+    pub(crate) async fn ask_idp(
+        &self,
+        leg: Leg,
+        form: &[(&str, &str)],
+        proves: bool,
+    ) -> Result<Answer, Error> {
         let settings = &self.0.settings;
         let metadata = self.idp_metadata().await?;
-        self.ask(leg, &settings.idp, &metadata, &settings.idp_client, form).await
+        self.ask(leg, &settings.idp, &metadata, &settings.idp_client, form, proves).await
     }
 
     /// The IdP's metadata. If a token endpoint is configured, only that.
@@ -407,7 +456,8 @@ impl Client {
         ))
     }
 
-    /// Sends a form to the token endpoint of `party`, authenticated as `registration`.
+    /// Sends a form to the token endpoint of `party`, authenticated as `registration`, and with a
+    /// DPoP proof if it `proves`.
     pub(crate) async fn ask(
         &self,
         leg: Leg,
@@ -415,9 +465,23 @@ impl Client {
         metadata: &Discovered,
         registration: &Registration,
         form: &[(&str, &str)],
+        proves: bool,
     ) -> Result<Answer, Error> {
         let endpoint = &metadata.token_endpoint;
-        let answer = self.send(endpoint, party, metadata, registration, form).await?;
+        let mut answer =
+            self.send_proving(endpoint, party, metadata, registration, form, proves).await?;
+        if proves && matches!(answer.status, 400 | 401) {
+            let is_new = self.take_nonce(endpoint, &answer.headers);
+            if is_new && OAuthError::of(&answer).error == "use_dpop_nonce" {
+                // Once; the client assertion is a new one as well (RFC 9449 section 8).
+                answer = self
+                    .send_proving(endpoint, party, metadata, registration, form, proves)
+                    .await?;
+            }
+        }
+        if proves {
+            self.take_nonce(endpoint, &answer.headers);
+        }
         if answer.status == 200 {
             return Ok(answer);
         }
@@ -456,6 +520,19 @@ impl Client {
         registration: &Registration,
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
+        self.send_proving(endpoint, party, metadata, registration, form, false).await
+    }
+
+    async fn send_proving(
+        &self,
+        endpoint: &str,
+        party: &Issuer,
+        metadata: &Discovered,
+        registration: &Registration,
+        form: &[(&str, &str)],
+        proves: bool,
+    ) -> Result<Answer, Error> {
+        let prove = || if proves { self.proof("POST", endpoint, None) } else { None };
         let reach = metadata.reach_of(endpoint);
         let offers = |method: &str| match &metadata.token_endpoint_auth_methods_supported {
             None => method == "client_secret_basic",
@@ -483,21 +560,28 @@ impl Client {
             Credential::None => {}
         }
         let complete = [form, &more].concat();
-        let mut answer = self.0.outbound.post_form(endpoint, reach, &complete, basic).await?;
+        let (outbound, to) = (&self.0.outbound, (endpoint, reach));
+        let mut answer =
+            outbound.post_form_proving(to, &complete, basic, prove().as_deref()).await?;
         if let (401, Some((_, secret)), true) = (answer.status, basic, offers("client_secret_post"))
         {
             // Servers that announce both methods may accept only one of them for a client, without
             // saying which (RFC 7591 section 2). Nothing was used up, since the client was not
             // authenticated yet.
             let complete = [form, &[("client_id", id), ("client_secret", secret)]].concat();
-            answer = self.0.outbound.post_form(endpoint, reach, &complete, None).await?;
+            answer = outbound.post_form_proving(to, &complete, None, prove().as_deref()).await?;
         }
         Ok(answer)
     }
 }
 
-/// Checks the response to the exchange against the request (ID-JAG draft section 4.3.4).
-fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Error> {
+/// Checks the response to the exchange against the request (ID-JAG draft section 4.3.4). `key` is the
+/// thumbprint of the key that a proof was sent of.
+fn check_id_jag(
+    server: &McpServer,
+    answer: TokenAnswer,
+    key: Option<&str>,
+) -> Result<IdJagView, Error> {
     let bad = |what: String| Error::BadAnswer { leg: Leg::Exchange, what };
     if answer.issued_token_type.as_deref() != Some(TOKEN_TYPE_ID_JAG) {
         return Err(bad(format!("issued_token_type is not {TOKEN_TYPE_ID_JAG}")));
@@ -513,6 +597,11 @@ fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Er
     }
     if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {
         return Err(bad(format!("the ID-JAG's aud is not {} alone", server.authorization_server)));
+    }
+    let bound = claims.value("cnf").and_then(|cnf| cnf.get("jkt")).and_then(|jkt| jkt.as_str());
+    if key.is_some() && bound != key {
+        let what = "the ID-JAG is not bound to the key whose DPoP proof was sent (cnf.jkt)";
+        return Err(bad(what.to_owned()));
     }
     let claimed = claims.optional_strings("resource").map_err(|e| bad(e.to_string()))?;
     let claimed = claimed.unwrap_or_default();

@@ -29,23 +29,44 @@ struct RefreshAnswer {
 impl Client {
     /// An access token for the IdP's own endpoints.
     pub(crate) async fn idp_access_token(&self) -> Result<Secret, Error> {
+        match self.idp_access_token_of_sign_in(None).await {
+            Err(error) => Err(self.unless_unenrolled(error).await),
+            token => token,
+        }
+    }
+
+    /// Another one, after the IdP refused `refused`: if there is none, the sign-in is over.
+    pub(crate) async fn idp_access_token_instead_of(
+        &self,
+        refused: &Secret,
+    ) -> Result<Secret, Error> {
+        match self.idp_access_token_of_sign_in(Some(refused)).await {
+            Err(error) => Err(self.unless_unenrolled(error).await),
+            token => token,
+        }
+    }
+
+    async fn idp_access_token_of_sign_in(&self, refused: Option<&Secret>) -> Result<Secret, Error> {
         let lock = self.0.vault.lock().await?;
-        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
+        let Some(session) = self.session().await? else {
+            return Err(self.nobody_signed_in().await);
+        };
         let left = session.access_token_expires - self.0.clock.now().0;
-        if let Some(token) = session.access_token.clone().filter(|_| left > MARGIN) {
-            return Ok(Secret::new(token));
+        let token = session.access_token.clone().map(Secret::new);
+        if let Some(token) = token.filter(|token| left > MARGIN && Some(token) != refused) {
+            return Ok(token);
         }
         if session.refresh_token.is_none() {
             return Err(self.sign_in_needed());
         }
         let (renewed, lock) = self.refresh(&session, lock).await?;
+        drop(lock);
         let renewed = match renewed {
             Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
-                return Err(self.sign_in_needed());
+                return Err(self.sign_in_over(&session).await);
             }
             outcome => outcome?,
         };
-        drop(lock);
         renewed.access_token.map(Secret::new).ok_or_else(|| self.sign_in_needed())
     }
 
@@ -55,7 +76,9 @@ impl Client {
         &self,
         lock: VaultLock,
     ) -> Result<(Session, VaultLock), Error> {
-        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
+        let Some(session) = self.session().await? else {
+            return Err(self.nobody_signed_in().await);
+        };
         let due = self.0.clock.now().0 - session.renewed_at >= RENEW_AFTER;
         if session.refresh_token.is_none() || !due {
             return Ok((session, lock));
@@ -64,10 +87,10 @@ impl Client {
         match renewed {
             Ok(renewed) => Ok((renewed, lock)),
             // The stored tokens may still work; if not, the exchange gives a better error.
-            Err(Error::Refused { .. } | Error::Outbound(_)) => {
-                let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
-                Ok((session, lock))
-            }
+            Err(Error::Refused { .. } | Error::Outbound(_)) => match self.session().await? {
+                Some(session) => Ok((session, lock)),
+                None => Err(self.nobody_signed_in().await),
+            },
             Err(error) => Err(error),
         }
     }
@@ -111,7 +134,7 @@ impl Client {
     async fn refreshed(&self, session: &Session) -> Result<Session, Error> {
         let refresh_token = session.refresh_token.clone().unwrap_or_default();
         let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.as_str())];
-        let answer = self.ask_idp(Leg::SignIn, &form).await?;
+        let answer = self.ask_idp(Leg::SignIn, &form, false).await?;
         let answer: RefreshAnswer = parse(Leg::SignIn, &answer)?;
         let now = self.0.clock.now();
         let mut renewed = Session {
@@ -139,34 +162,51 @@ impl Client {
         Ok(renewed)
     }
 
-    /// Revokes the refresh token at the IdP and forgets the sign-in. Returns whether there was one.
-    pub async fn sign_out(&self) -> Result<bool, Error> {
+    /// Ends the sign-in at the IdP and forgets it.
+    pub async fn sign_out(&self) -> Result<SignedOut, Error> {
         let _lock = self.0.vault.lock().await?;
         let session = self.session().await?;
         // Revoke first: a token that was forgotten cannot be revoked any more.
         let revoked = match &session {
             Some(session) => self.revoke_sign_in(session).await,
-            None => Ok(()),
+            None => Ok(SignedOut::Nobody),
         };
         self.revoke_consents().await;
         self.0.vault.store(None).await?;
         self.forget_everything().await?;
-        revoked.map(|()| session.is_some())
+        revoked
     }
 
-    async fn revoke_sign_in(&self, session: &Session) -> Result<(), Error> {
+    async fn revoke_sign_in(&self, session: &Session) -> Result<SignedOut, Error> {
         let metadata = self.idp_metadata().await?;
-        if let (Some(endpoint), Some(token)) =
-            (metadata.revocation_endpoint.clone(), &session.refresh_token)
-        {
-            let settings = &self.0.settings;
-            let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
-            let client = &settings.idp_client;
-            let metadata = metadata.at(endpoint);
-            self.ask(Leg::SignIn, &settings.idp, &metadata, client, &form).await?;
-        }
-        Ok(())
+        let Some(endpoint) = metadata.revocation_endpoint.clone() else {
+            return Ok(SignedOut::Here);
+        };
+        // Without a refresh token, the ID token stands for the sign-in at an IdP of Passavant.
+        let is_own = metadata.passavant_catalog_endpoint.is_some();
+        let (token, hint) = match &session.refresh_token {
+            Some(token) => (token, "refresh_token"),
+            None if is_own => (&session.id_token, "id_token"),
+            None => return Ok(SignedOut::Here),
+        };
+        let settings = &self.0.settings;
+        let form = [("token", token.as_str()), ("token_type_hint", hint)];
+        let client = &settings.idp_client;
+        let metadata = metadata.at(endpoint);
+        self.ask(Leg::SignIn, &settings.idp, &metadata, client, &form, false).await?;
+        Ok(SignedOut::There)
     }
+}
+
+/// What a sign-out did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedOut {
+    /// Nobody was signed in.
+    Nobody,
+    /// The sign-in is forgotten here; the IdP offers no way to end it there.
+    Here,
+    /// The IdP has ended it, too.
+    There,
 }
 
 /// `sub` of an ID token that was verified before it was stored.

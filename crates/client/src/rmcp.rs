@@ -1,7 +1,7 @@
 //! Tokens for the transport of the Rust MCP SDK: a valid one for each request, one silent retry
 //! after 401, a step-up to the union of scopes after 403 `insufficient_scope`.
 
-use crate::{client::Client, discovery::McpServer, error::Error};
+use crate::{client::Client, discovery::McpServer, error::Error, vault::Access};
 use futures::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
 use passavant_proto::oauth::challenge::Challenge;
@@ -59,14 +59,23 @@ fn failed(error: Error) -> Failure {
 impl Authorized {
     /// Sends with a token, three attempts at most, so that a server that always refuses cannot
     /// cause a loop.
-    async fn send<T, F, Fut>(&self, send: F) -> Result<T, Failure>
+    async fn send<T, F, Fut>(&self, method: &str, headers: &Headers, send: F) -> Result<T, Failure>
     where
-        F: Fn(Option<String>) -> Fut,
+        F: Fn(Headers) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
         let mut access = self.client.access(&self.url).await.map_err(failed)?;
-        for _ in 0..2 {
-            match send(Some(access.token.clone())).await {
+        let mut nonces = 0;
+        let mut tries = 0;
+        while tries < 2 {
+            match send(self.presenting(method, headers, &access)).await {
+                Err(StreamableHttpError::AuthRequired(refusal))
+                    if nonces == 0 && wants_nonce(&refusal.www_authenticate_header) =>
+                {
+                    nonces += 1;
+                    self.fetch_nonce(&access).await?;
+                    continue;
+                }
                 Err(StreamableHttpError::AuthRequired(_)) => {
                     access = self.client.replace_access(&access).await.map_err(failed)?;
                 }
@@ -82,9 +91,40 @@ impl Authorized {
                 }
                 outcome => return outcome,
             }
+            tries += 1;
         }
-        send(Some(access.token)).await
+        send(self.presenting(method, headers, &access)).await
     }
+
+    /// The headers of one request, with those that present the token.
+    fn presenting(&self, method: &str, headers: &Headers, access: &Access) -> Headers {
+        let presented = self.client.authorization(method, &self.url, access);
+        let mut headers = headers.clone();
+        headers.extend(presented.into_iter().filter_map(|(name, value)| Some((name?, value))));
+        headers
+    }
+
+    /// Gets the server's DPoP nonce: the SDK hides the headers of its responses.
+    async fn fetch_nonce(&self, access: &Access) -> Result<(), Failure> {
+        let client = &self.client;
+        let presented = client.authorization("POST", &self.url, access);
+        let presented: Vec<(&str, &str)> = presented
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        let ping = serde_json::json!({"jsonrpc": "2.0", "id": 0, "method": "ping"});
+        let reach = passavant_outbound::Reach::of_trusted_url(&self.url);
+        let sent =
+            client.outbound().json_with("POST", &self.url, reach, None, Some(&ping), &presented);
+        let answer = sent.await.map_err(|error| failed(error.into()))?;
+        client.take_nonce(&self.url, &answer.headers);
+        Ok(())
+    }
+}
+
+/// Whether a challenge asks for a nonce in the DPoP proof (RFC 9449 section 9).
+fn wants_nonce(header: &str) -> bool {
+    Challenge::parse_all([header]).iter().any(|c| c.get("error") == Some("use_dpop_nonce"))
 }
 
 impl StreamableHttpClient for Authorized {
@@ -111,13 +151,13 @@ impl StreamableHttpClient for Authorized {
         headers: Headers,
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failure> {
-        self.send(|token| {
+        self.send("POST", &headers, |headers| {
             self.http.post_message_with_response_limits(
                 uri.clone(),
                 message.clone(),
                 session.clone(),
-                token,
-                headers.clone(),
+                None,
+                headers,
                 limits,
             )
         })
@@ -131,8 +171,8 @@ impl StreamableHttpClient for Authorized {
         _token: Option<String>,
         headers: Headers,
     ) -> Result<(), Failure> {
-        self.send(|token| {
-            self.http.delete_session(uri.clone(), session.clone(), token, headers.clone())
+        self.send("DELETE", &headers, |headers| {
+            self.http.delete_session(uri.clone(), session.clone(), None, headers)
         })
         .await
     }
@@ -145,9 +185,9 @@ impl StreamableHttpClient for Authorized {
         _token: Option<String>,
         headers: Headers,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
-        self.send(|token| {
+        self.send("GET", &headers, |headers| {
             let (session, last) = (session.clone(), last_event.clone());
-            self.http.get_stream(uri.clone(), session, last, token, headers.clone())
+            self.http.get_stream(uri.clone(), session, last, None, headers)
         })
         .await
     }

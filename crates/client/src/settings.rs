@@ -65,6 +65,9 @@ pub struct Settings {
     /// Whether the IdP is asked before the person may consent. Only a program that belongs to no
     /// company works without.
     pub governed: bool,
+    /// The key that tokens are bound to where the parties take DPoP proofs; without one they are
+    /// bearer tokens.
+    pub dpop_key: Option<Arc<SigningKey>>,
 }
 
 impl Settings {
@@ -79,6 +82,7 @@ impl Settings {
             consent_callbacks: HashMap::new(),
             client_document: None,
             governed: true,
+            dpop_key: None,
         }
     }
 }

@@ -157,7 +157,7 @@ impl PendingSignIn {
     async fn redeem(&self, code: &str) -> Result<Session, Error> {
         let redirect_uri = self.flow.redirect_uri();
         let form = self.flow.redemption(code, &redirect_uri);
-        let answer = self.client.ask_idp(Leg::SignIn, &form).await?;
+        let answer = self.client.ask_idp(Leg::SignIn, &form, false).await?;
         self.client.keep_sign_in(&answer, Some(&self.flow.nonce)).await
     }
 }
@@ -205,12 +205,16 @@ impl Client {
             renewed_at: now,
             access_token_expires: now + answer.expires_in.unwrap_or(0).clamp(0, 3600),
             access_token: Some(answer.access_token),
+            ended: None,
         };
         let vault = &self.0.vault;
         let _lock = vault.lock().await?;
         // Scopes of an earlier sign-in do not carry over to this one; consents do, if the person is
         // the same.
-        let before = vault.load().await?.and_then(|before| subject_of(&before.id_token));
+        let before = vault.load().await?.and_then(|before| match before.ended {
+            Some(ended) => ended.subject,
+            None => subject_of(&before.id_token),
+        });
         if before.is_some() && before == subject_of(&session.id_token) {
             self.forget_granted().await?;
         } else {
@@ -222,7 +226,7 @@ impl Client {
 }
 
 /// Issuer and subject of an ID token that was verified when it was received.
-fn subject_of(id_token: &str) -> Option<(String, String)> {
+pub(crate) fn subject_of(id_token: &str) -> Option<(String, String)> {
     let (_, claims) = passavant_proto::jose::jws::peek(id_token).ok()?;
     let text = |name| claims.optional_str(name).ok().flatten().map(str::to_owned);
     Some((text("iss")?, text("sub")?))

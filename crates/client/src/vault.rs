@@ -6,7 +6,10 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The credential store failed.
@@ -37,6 +40,25 @@ pub struct Session {
     /// When that expires, in seconds since the epoch.
     #[serde(default)]
     pub access_token_expires: i64,
+    /// Set if the IdP refused the tokens: then there is none in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EndedSignIn>,
+}
+
+/// What is known of a sign-in that is over.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedSignIn {
+    /// When this client learnt of it, in seconds since the epoch.
+    pub at: i64,
+    /// Who ended it; `None` if it may have expired.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// Issuer and subject of its ID token.
+    #[serde(default)]
+    pub subject: Option<(String, String)>,
+    /// Whether the enrolment of this computer has ended as well.
+    #[serde(default)]
+    pub enrolment: bool,
 }
 
 /// What is stored for one MCP server between runs. It has no `Debug`: it must never be printed.
@@ -54,6 +76,9 @@ pub struct Access {
     pub scopes: Scopes,
     /// When it expires, in seconds since the epoch.
     pub expires: i64,
+    /// Thumbprint of the key it is bound to, if it is (RFC 9449).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_jkt: Option<String>,
     /// How to renew it, if it comes from the person's own consent, outside of the company's
     /// control.
     #[serde(default)]
@@ -103,6 +128,15 @@ pub trait Vault: Send + Sync {
     fn lock_person(&self) -> VaultFuture<'_, VaultLock>;
     /// Waits for the exclusive right to renew, across processes.
     fn lock(&self) -> VaultFuture<'_, VaultLock>;
+    /// A number that changes when a process ends a sign-in ([`Self::next_generation`]): tokens that
+    /// were held in memory before are not used any more. A vault of one process needs none.
+    fn generation(&self) -> VaultFuture<'_, u64> {
+        Box::pin(async { Ok(0) })
+    }
+    /// Changes that number.
+    fn next_generation(&self) -> VaultFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 impl<V: Vault + ?Sized> Vault for std::sync::Arc<V> {
@@ -133,6 +167,14 @@ impl<V: Vault + ?Sized> Vault for std::sync::Arc<V> {
     fn lock(&self) -> VaultFuture<'_, VaultLock> {
         (**self).lock()
     }
+
+    fn generation(&self) -> VaultFuture<'_, u64> {
+        (**self).generation()
+    }
+
+    fn next_generation(&self) -> VaultFuture<'_, ()> {
+        (**self).next_generation()
+    }
 }
 
 /// A vault in memory, lost when the process ends.
@@ -142,6 +184,7 @@ pub struct MemoryVault {
     accesses: Mutex<BTreeMap<String, Access>>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
     person: std::sync::Arc<tokio::sync::Mutex<()>>,
+    generation: AtomicU64,
 }
 
 impl MemoryVault {
@@ -190,5 +233,15 @@ impl Vault for MemoryVault {
     fn lock(&self) -> VaultFuture<'_, VaultLock> {
         let lock = std::sync::Arc::clone(&self.lock);
         Box::pin(async move { Ok(Box::new(lock.lock_owned().await) as VaultLock) })
+    }
+
+    fn generation(&self) -> VaultFuture<'_, u64> {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Box::pin(async move { Ok(generation) })
+    }
+
+    fn next_generation(&self) -> VaultFuture<'_, ()> {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
     }
 }

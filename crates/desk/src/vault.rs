@@ -34,6 +34,10 @@ pub struct Profile {
     /// Registrations at authorization servers without cross-app access.
     #[serde(default)]
     pub consent_clients: BTreeMap<String, Registration>,
+    /// The private key that tokens are bound to where that is offered (RFC 9449): PKCS#8 for ES256,
+    /// in base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dpop_key: Option<String>,
     #[serde(default)]
     session: Option<Session>,
 }
@@ -65,19 +69,21 @@ impl Registration {
 
     fn to_client(&self) -> Result<passavant_client::Registration> {
         let credential = match (&self.key, &self.secret) {
-            (Some(key), _) => {
-                let der = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(key).unwrap_or_default());
-                let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).context(
-                    "the key of this installation cannot be read\nhint: run `passavant logout \
-                     --forget`, then `passavant login`",
-                )?;
-                Credential::Key(Arc::new(key))
-            }
+            (Some(key), _) => Credential::Key(read_key(key)?),
             (None, Some(secret)) => Credential::Secret(Secret::new(secret.clone())),
             (None, None) => Credential::None,
         };
         Ok(passavant_client::Registration { client_id: self.client_id.clone(), credential })
     }
+}
+
+fn read_key(key: &str) -> Result<Arc<SigningKey>> {
+    let der = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(key).unwrap_or_default());
+    let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).context(
+        "the key of this installation cannot be read\nhint: run `passavant logout --forget`, then \
+         `passavant login`",
+    )?;
+    Ok(Arc::new(key))
 }
 
 /// All registrations of a map, ready for use.
@@ -93,6 +99,7 @@ impl Profile {
         let idp = Issuer::parse(&self.idp)
             .with_context(|| format!("the issuer `{}` of the profile", self.idp))?;
         Ok(Settings {
+            dpop_key: self.dpop_key.as_deref().map(read_key).transpose()?,
             ras_clients: clients(&self.ras_clients)?,
             consent_clients: clients(&self.consent_clients)?,
             consent_callbacks: self
@@ -105,6 +112,18 @@ impl Profile {
                 .collect(),
             ..Settings::new(idp, self.idp_client.to_client()?)
         })
+    }
+
+    /// Makes the key that tokens are bound to, unless there is one; or, if they are to be bearer
+    /// tokens, removes it.
+    pub fn bind(&mut self, wanted: bool) -> Result<()> {
+        if !wanted {
+            self.dpop_key = None;
+        } else if self.dpop_key.is_none() {
+            let der = system::keys::generate(Algorithm::ES256)?;
+            self.dpop_key = Some(URL_SAFE_NO_PAD.encode(&*der));
+        }
+        Ok(())
     }
 
     /// This profile merged with `before`: the registrations of both, and the earlier sign-in if
@@ -475,6 +494,29 @@ impl Vault for ProfileVault {
         let folder = self.0.folder.clone();
         blocking(move || Ok(Box::new(lock(&folder, "lock", LOCK)?) as VaultLock))
     }
+
+    fn generation(&self) -> VaultFuture<'_, u64> {
+        let path = self.0.folder.join(GENERATION);
+        blocking(move || Ok(generation(&path)))
+    }
+
+    fn next_generation(&self) -> VaultFuture<'_, ()> {
+        let folder = self.0.folder.clone();
+        blocking(move || {
+            system::private_folder(&folder)?;
+            let path = folder.join(GENERATION);
+            let next = generation(&path).wrapping_add(1).to_string();
+            system::write_private(&path, next.as_bytes(), false)
+        })
+    }
+}
+
+/// Its text is a number. Nothing secret is in it, and it is read before every request: a keychain
+/// may take its time.
+const GENERATION: &str = "generation";
+
+fn generation(path: &Path) -> u64 {
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
 }
 
 /// The exclusive right to write into the configs of MCP clients.
@@ -550,6 +592,39 @@ mod tests {
         assert!(!broken.exists(), "it would fail the next time too");
         system::write_private(&broken, b"{}", false).unwrap();
         assert_eq!(storage.accesses().unwrap(), ["https://b.example/mcp"]);
+    }
+
+    #[test]
+    fn the_key_that_tokens_are_bound_to_stays_until_it_is_not_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage(folder.path());
+        let mut profile = Profile { idp: "https://idp.example".to_owned(), ..Profile::default() };
+        let kid = |profile: &Profile| {
+            let key = profile.settings().unwrap().dpop_key;
+            key.map(|key| key.kid().to_owned())
+        };
+        assert_eq!(kid(&profile), None, "a sign-in of an earlier build");
+        profile.bind(true).unwrap();
+        let first = kid(&profile);
+        assert!(first.is_some());
+        storage.store(Some(&profile)).unwrap();
+        let mut kept = storage.load().unwrap().unwrap().over(Profile::default());
+        kept.bind(true).unwrap();
+        assert_eq!(kid(&kept), first, "tokens of other processes are bound to it");
+        kept.bind(false).unwrap();
+        assert_eq!(kid(&kept), None);
+    }
+
+    #[tokio::test]
+    async fn every_process_sees_that_a_sign_in_was_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Arc::new(storage(folder.path())), Arc::new(storage(folder.path())));
+        let (one, other) = (ProfileVault(one), ProfileVault(other));
+        let before = other.generation().await.unwrap();
+        one.next_generation().await.unwrap();
+        assert_ne!(other.generation().await.unwrap(), before);
+        let now = other.generation().await.unwrap();
+        assert_eq!(one.generation().await.unwrap(), now, "until it is ended again");
     }
 
     #[test]

@@ -123,7 +123,12 @@ impl Idp {
             enrolment: settings.enrolment,
             devices: settings.device_authorization,
         };
-        answers::public(&metadata::idp(&authority.issuer, &algorithms, offers))
+        let mut document = metadata::idp(&authority.issuer, &algorithms, offers);
+        // OpenID Federation 1.0 section 5.2.2: a client says with it who ended a sign-in.
+        if settings.name != state::UNNAMED {
+            document["organization_name"] = settings.name.as_str().into();
+        }
+        answers::public(&document)
     }
 }
 

@@ -13,6 +13,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use webauthn_rs::prelude::Webauthn;
 
+/// The name on its pages where the company has given none.
+pub(super) const UNNAMED: &str = "Passavant";
+
 /// The settings of an IdP.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // each is a switch of its own
@@ -49,7 +52,7 @@ pub struct IdpSettings {
 impl Default for IdpSettings {
     fn default() -> Self {
         Self {
-            name: "Passavant".to_owned(),
+            name: UNNAMED.to_owned(),
             tenant: None,
             session_lifetime: 12 * 3600,
             refresh_idle: 8 * 3600,

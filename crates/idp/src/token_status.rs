@@ -13,11 +13,15 @@ use passavant_authority::{
     token_status::{active, inactive, revoked},
 };
 use passavant_proto::{
-    event::Detail, oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret,
+    event::Detail, oauth::access_token::verify_any_audience, oidc::id_token::verify_subject,
+    refusal::Refusal, secret::Secret,
 };
 use passavant_store::StoreError;
 
-/// RFC 7009. Revoking a refresh token ends its family; another client's token is not touched.
+/// RFC 7009. Revoking a refresh token ends what its client has by that sign-in (section 2.1): the
+/// family, with the ID token, and the ID-JAGs; authorization servers that redeemed them are told. An
+/// ID token does the same, for a client without a refresh token. The session stays for the other
+/// clients that signed in in the same browser; another client's token is not touched.
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/revoke");
@@ -58,6 +62,16 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
         {
             let event = event.person(&held.subject).with(Detail::Jti, held.jti.as_str());
             authority.store.revoke_grant(&held.jti, event, now).await?;
+            return Ok(None);
+        }
+        // Its `origin_jti` names the family; ID tokens of earlier versions have none.
+        let subject = verify_subject(token.expose(), &keys, &authority.issuer, client, now).ok();
+        if let Some((held, family)) =
+            subject.and_then(|held| held.family.clone().map(|f| (held, f)))
+        {
+            let event = event.person(&held.subject);
+            let of = (held.subject.as_str(), held.session.as_str(), client);
+            authority.store.end_sign_in_of_client(&family, of, event, now).await?;
             return Ok(None);
         }
         // It was not a valid token: the answer is the same, but the row it costs is limited.

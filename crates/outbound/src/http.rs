@@ -330,6 +330,17 @@ impl Outbound {
         self.post_form_within(url, reach, form, basic, Bounds::default()).await
     }
 
+    /// POST of a form with a DPoP proof, if there is one (RFC 9449 section 5).
+    pub async fn post_form_proving(
+        &self,
+        (url, reach): (&str, Reach),
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+        proof: Option<&str>,
+    ) -> Result<Answer, OutboundError> {
+        self.ask_form((url, reach), form, basic, (proof, Bounds::default())).await
+    }
+
     /// POST of a form, with limits of its own.
     pub async fn post_form_within(
         &self,
@@ -339,8 +350,21 @@ impl Outbound {
         basic: Option<(&str, &str)>,
         bounds: Bounds,
     ) -> Result<Answer, OutboundError> {
+        self.ask_form((url, reach), form, basic, (None, bounds)).await
+    }
+
+    async fn ask_form(
+        &self,
+        (url, reach): (&str, Reach),
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+        (proof, bounds): (Option<&str>, Bounds),
+    ) -> Result<Answer, OutboundError> {
         let url = checked(url, reach)?;
-        let request = self.form(&url, reach, form, basic)?.header("accept", "application/json");
+        let mut request = self.form(&url, reach, form, basic)?.header("accept", "application/json");
+        if let Some(proof) = proof {
+            request = request.header("dpop", proof);
+        }
         self.send(request, &url, reach, bounds).await
     }
 

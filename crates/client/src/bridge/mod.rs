@@ -11,7 +11,7 @@ mod message;
 mod post;
 mod session;
 
-use crate::{client::Client, error::Error, vault::Access};
+use crate::{client::Client, ended::EndedAccess, error::Error, vault::Access};
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},
@@ -377,7 +377,7 @@ impl Bridge {
         let (go, listed) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let _ = listed.await;
-            bridge.pass_on(&text, &ids, &noted).await;
+            Box::pin(bridge.pass_on(&text, &ids, &noted)).await;
             for id in &ids {
                 bridge.forget(&key(id), &noted);
             }
@@ -514,11 +514,22 @@ impl Bridge {
                 "sign_in_needed",
                 format!("Your sign-in at {idp} has ended. Run `passavant login`, then try again."),
             ),
+            Error::AccessEnded(ended) => {
+                let text = match ended.what {
+                    EndedAccess::Server { .. } => ended.sentence(),
+                    _ => format!(
+                        "{} The user has to run `passavant login` in a terminal; then try again. If the \
+                         sign-in page refuses them, they have to ask IT.",
+                        ended.sentence()
+                    ),
+                };
+                Trouble::new("access_ended", text)
+            }
             Error::EnrolmentEnded { .. } => Trouble::new(
                 "sign_in_needed",
                 format!(
-                    "{idp} does not know this computer any more, or your account is switched off. Run \
-                     `passavant login`, then try again; if the sign-in page refuses you, ask IT."
+                    "{idp} does not accept the key of this computer. Run `passavant login --enrol`, then \
+                     try again; if the sign-in page refuses you, ask IT."
                 ),
             ),
             Error::StepUpNeeded(_) => Trouble::new(

@@ -8,6 +8,7 @@ use super::{
     message::{Envelope, Line, answered_error, error_code, key, one_line},
     session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
+use crate::dpop::wants_nonce;
 use crate::error::Error;
 use crate::vault::Access;
 use http::HeaderMap;
@@ -170,7 +171,7 @@ impl Bridge {
 
     /// Sends a notification or a response. The server returns only a status.
     pub(super) async fn notify(&self, text: &str) {
-        match self.post(text, self.headers_for(text), None).await {
+        match Box::pin(self.post(text, self.headers_for(text), None)).await {
             Ok(response) if response.status().is_success() => {}
             Ok(response) => {
                 tracing::warn!(status = response.status().as_u16(), "a notification was refused");
@@ -217,7 +218,9 @@ impl Bridge {
             None => self.silent_access().await?,
         };
         let mut last = String::new();
-        for _ in 0..TRIES {
+        let mut nonces = 0;
+        let mut tries = 0;
+        while tries < TRIES {
             if progress.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
                 // It was cancelled after the server rejected it: do not send it again.
                 return Err(Trouble::new("cancelled", "The request was cancelled."));
@@ -229,7 +232,7 @@ impl Bridge {
                 .headers(headers.clone())
                 .header("content-type", "application/json")
                 .header("accept", "application/json, text/event-stream")
-                .bearer_auth(&access.token)
+                .headers(self.presented("POST", &access))
                 .body(text.to_owned());
             let note = |sent| progress.inspect(|progress| progress.sent.store(sent, Relaxed));
             note(true);
@@ -245,6 +248,13 @@ impl Bridge {
             } else if let Some(progress) = progress {
                 progress.taken.notify_one();
             }
+            let has_nonce = self.0.client.take_nonce(&self.0.url, response.headers());
+            if status == 401 && nonces == 0 && has_nonce && wants_nonce(response.headers()) {
+                // The token is good; the proof has to contain the server's nonce (RFC 9449 section 9).
+                nonces += 1;
+                continue;
+            }
+            tries += 1;
             let client = self.0.client.clone();
             access = match (status, challenge) {
                 (401, challenge) => {
@@ -285,6 +295,11 @@ impl Bridge {
     pub(super) async fn silent_access(&self) -> Result<Access, Trouble> {
         let (client, url) = (self.0.client.clone(), self.0.url.clone());
         self.asked("silent".to_owned(), async move { client.silent_access(&url).await }).await
+    }
+
+    /// The headers that present a token with one request; made anew for each.
+    pub(super) fn presented(&self, method: &str, access: &Access) -> HeaderMap {
+        self.0.client.authorization(method, &self.0.url, access)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Trouble {
@@ -600,5 +615,8 @@ fn speaks_of_session(body: &str) -> bool {
 fn challenge_of(response: &reqwest::Response) -> Option<Challenge> {
     let headers = response.headers().get_all("www-authenticate");
     let headers: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
-    Challenge::parse_all(headers).into_iter().find(|c| c.scheme.eq_ignore_ascii_case("bearer"))
+    let is_ours = |challenge: &Challenge| {
+        ["bearer", "dpop"].iter().any(|scheme| challenge.scheme.eq_ignore_ascii_case(scheme))
+    };
+    Challenge::parse_all(headers).into_iter().find(is_ours)
 }

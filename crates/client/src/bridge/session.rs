@@ -7,6 +7,7 @@ use super::{
     body::media_type,
     message::{Envelope, one_line},
 };
+use crate::dpop::wants_nonce;
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
 use tokio::{
@@ -163,10 +164,15 @@ impl Bridge {
             {
                 headers.insert("last-event-id", value);
             }
-            let request = self.0.http.get(&self.0.url).headers(headers).bearer_auth(&access.token);
+            let presented = self.presented("GET", &access);
+            let request = self.0.http.get(&self.0.url).headers(headers).headers(presented);
             let response = request.send().await.ok()?;
+            let has_nonce = self.0.client.take_nonce(&self.0.url, response.headers());
             if response.status().as_u16() != 401 || attempt > 0 {
                 return Some(response);
+            }
+            if has_nonce && wants_nonce(response.headers()) {
+                continue;
             }
             let client = self.0.client.clone();
             let what = format!("instead of {} false", access.token);
@@ -229,7 +235,7 @@ impl Bridge {
         let ending = async {
             let access = self.silent_access().await.ok()?;
             let request = self.0.http.delete(&self.0.url).headers(headers);
-            request.bearer_auth(&access.token).send().await.ok()
+            request.headers(self.presented("DELETE", &access)).send().await.ok()
         };
         let _ = timeout(Duration::from_secs(1), ending).await;
     }

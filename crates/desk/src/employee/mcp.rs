@@ -2,6 +2,7 @@
 
 use super::Common;
 use anyhow::{Context, Result, bail};
+use passavant_client::Settings;
 use passavant_host as system;
 use passavant_host::{plain, plain_lines};
 use rmcp::{
@@ -237,17 +238,32 @@ pub fn readable(error: &ServiceError) -> anyhow::Error {
     anyhow::anyhow!("{words}")
 }
 
-/// Prints an access token, for use in a shell pipeline.
+/// Prints an access token, for use in a shell pipeline: a bearer token, since other programs do not
+/// have the key that a bound one needs. It is not kept.
 pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()> {
     let client = common.client_for(url).await?;
-    let Some(scope) = scope else {
-        println!("{}", client.access(url).await?.token);
+    let held = client.access(url).await?;
+    if scope.is_none() && held.dpop_jkt.is_none() {
+        println!("{}", held.token);
         return Ok(());
-    };
-    let scopes = passavant_proto::oauth::scope::Scopes::parse(scope);
+    }
+    if held.consent.is_some() && held.dpop_jkt.is_some() {
+        eprintln!(
+            "warning: this token is bound to this computer's key (DPoP): other programs cannot use it"
+        );
+        println!("{}", held.token);
+        return Ok(());
+    }
+    let settings = Settings { dpop_key: None, ..client.settings().clone() };
+    let client = common.client_with(&common.storage()?, settings)?;
+    // The company's authorization servers need not announce cross-app access.
+    let _ = client.catalog().await;
     let mut server = client.discover(url).await?;
-    server.scopes =
-        Some(scopes.context("--scope contains a character that is not allowed in a scope")?);
+    if let Some(scope) = scope {
+        let scopes = passavant_proto::oauth::scope::Scopes::parse(scope);
+        server.scopes =
+            Some(scopes.context("--scope contains a character that is not allowed in a scope")?);
+    }
     // The token in memory may have other scopes.
     client.forget(&server);
     println!("{}", client.access_token(&server).await?.secret().expose());

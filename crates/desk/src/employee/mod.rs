@@ -8,8 +8,8 @@ use crate::vault::{Profile, ProfileVault, Registration, Storage};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use passavant_client::{
-    Browser, Client, Error, Pasted, Prompt, Purpose, Session, SignInOptions, Vault,
-    begin_enrolment, enrol_by_device,
+    Browser, Client, Error, Pasted, Prompt, Purpose, Session, Settings, SignInOptions, SignedOut,
+    Vault, begin_enrolment, enrol_by_device,
 };
 use passavant_host as system;
 use passavant_host::keys;
@@ -40,6 +40,7 @@ pub struct Common {
 }
 
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub struct Login {
     /// The company's identity provider; remembered
     #[arg(long, value_name = "URL")]
@@ -70,6 +71,10 @@ pub struct Login {
     /// Show a code to type in a browser on another device, instead of waiting for one on this computer (RFC 8628)
     #[arg(long, conflicts_with_all = ["no_browser", "port", "user"])]
     device_code: bool,
+    /// Use bearer tokens, also where tokens bound to this computer's key (DPoP) are offered; until
+    /// the next login
+    #[arg(long)]
+    no_dpop: bool,
     /// Port of the sign-in listener on 127.0.0.1; any free one unless set
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -126,8 +131,13 @@ impl Common {
     }
 
     pub fn client(&self, storage: &Arc<Storage>, profile: &Profile) -> Result<Client> {
+        self.client_with(storage, profile.settings()?)
+    }
+
+    /// A client with settings of its own.
+    pub fn client_with(&self, storage: &Arc<Storage>, settings: Settings) -> Result<Client> {
         let client = Client::new(
-            profile.settings()?,
+            settings,
             Box::new(ProfileVault(Arc::clone(storage))),
             system::desk_outbound(&self.extra_roots)?,
             system::clock(),
@@ -302,7 +312,8 @@ pub async fn login(args: Login) -> Result<()> {
     // With the lock, no process renews tokens while the profile is rewritten. It is taken only now,
     // after the person has signed in, and tokens that were renewed meanwhile are kept.
     let lock = ProfileVault(Arc::clone(&storage)).lock().await?;
-    let profile = profile.over(storage.load()?.unwrap_or_default());
+    let mut profile = profile.over(storage.load()?.unwrap_or_default());
+    profile.bind(!args.no_dpop)?;
     storage.store(Some(&profile))?;
     drop(lock);
     let client = args.common.client(&storage, &profile)?;
@@ -517,8 +528,15 @@ pub async fn logout(common: &Common, forget: bool) -> Result<()> {
         storage.forget()?;
     }
     match done {
-        Ok(true) => println!("Signed out at {}; its refresh token is revoked.", profile.idp),
-        Ok(false) => println!("Nobody was signed in."),
+        Ok(SignedOut::There) => println!(
+            "Signed out at {}: the sign-in of this computer has ended there, with the access that came from it.",
+            profile.idp
+        ),
+        Ok(SignedOut::Here) => println!(
+            "The sign-in is forgotten here; {} offers no revocation, and its tokens expire there.",
+            profile.idp
+        ),
+        Ok(SignedOut::Nobody) => println!("Nobody was signed in."),
         // Revoking the installation has revoked everything that was issued to it.
         Err(_) if matches!(given_up, Some(Ok(true))) => {
             println!("Signed out at {}.", profile.idp);
@@ -568,7 +586,9 @@ impl Word {
         match tokio::time::timeout(WORD, client.catalog()).await {
             Ok(Ok(Some(_))) => Self::Stands,
             Ok(Ok(None)) => Self::NotAsked,
-            Ok(Err(Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. })) => Self::Ended,
+            Ok(Err(
+                Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::AccessEnded(_),
+            )) => Self::Ended,
             Ok(Err(_)) | Err(_) => Self::NoAnswer,
         }
     }
@@ -586,7 +606,7 @@ impl Word {
 pub async fn status(common: &Common, json: bool) -> Result<()> {
     let storage = common.storage()?;
     let profile = storage.load()?;
-    let (session, consents, word) = match &profile {
+    let (session, consents, word, ended) = match &profile {
         Some(profile) => {
             let client = common.client(&storage, profile)?;
             let session = client.session().await?;
@@ -594,9 +614,10 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
                 Some(_) => Word::of(&client).await,
                 None => Word::NotAsked,
             };
-            (session, client.consents().await?, word)
+            // The IdP may just have said that it is over: then nothing is kept of it any more.
+            (session, client.consents().await?, word, client.ended().await?)
         }
-        None => (None, Vec::new(), Word::NotAsked),
+        None => (None, Vec::new(), Word::NotAsked, None),
     };
     let now = system::clock().now().0;
     if json {
@@ -607,6 +628,7 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
         let value = json!({
             "signed_in": session.is_some() && word != Word::Ended,
             "asked": matches!(word, Word::Stands | Word::Ended),
+            "ended": ended.as_ref().map(|ended| json!({"by": ended.by, "at": ended.at})),
             "issuer": profile.as_ref().map(|p| &p.idp),
             "idp_client_id": profile.as_ref().map(|p| &p.idp_client.client_id),
             "enrolled": profile.as_ref().is_some_and(|p| p.idp_client.key.is_some()),
@@ -621,7 +643,11 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
         println!("{}", system::json_text(&value)?);
         return Ok(());
     }
+    if let Some(ended) = &ended {
+        println!("{}", system::plain_lines(&ended.to_string()));
+    }
     match (&profile, session) {
+        (_, None) if ended.is_some() => {}
         (Some(profile), Some(session)) => {
             let how = if word == Word::Ended { "Was signed in" } else { "Signed in" };
             println!("{how} as {} at {}", plain(&session.name), profile.idp);

@@ -92,14 +92,25 @@ fn same_url(a: &str, b: &str) -> bool {
     }
 }
 
-/// Signs a proof for one request.
-pub fn sign(key: &SigningKey, request: Request<'_>, jti: &str, now: Timestamp) -> String {
+/// Signs a proof for one request; `nonce` is the one that its server gave last (section 8).
+pub fn sign(
+    key: &SigningKey,
+    request: Request<'_>,
+    nonce: Option<&str>,
+    jti: &str,
+    now: Timestamp,
+) -> String {
     let mut jwk = key.public_jwk().clone();
     if let Some(members) = jwk.as_object_mut() {
         members.retain(|name, _| matches!(name.as_str(), "kty" | "crv" | "x" | "y"));
     }
     let header = json!({"alg": key.algorithm().name(), "typ": TYPE, "jwk": jwk});
-    let mut claims = json!({"htm": request.method, "htu": request.url, "jti": jti, "iat": now});
+    // Section 4.2: without query and fragment.
+    let htu = request.url.split(['?', '#']).next().unwrap_or_default();
+    let mut claims = json!({"htm": request.method, "htu": htu, "jti": jti, "iat": now});
+    if let Some(nonce) = nonce {
+        claims["nonce"] = nonce.into();
+    }
     if let Some(access_token) = request.access_token {
         claims["ath"] = sha256(access_token.as_bytes()).into();
     }

@@ -174,6 +174,9 @@ pub struct ProtectedResourceMetadata {
     /// How a token may be presented: in the header only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer_methods_supported: Option<Vec<String>>,
+    /// Algorithms of DPoP proofs, if it takes any (RFC 9728 section 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_signing_alg_values_supported: Option<Vec<String>>,
     /// Whether only DPoP-bound tokens are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dpop_bound_access_tokens_required: Option<bool>,
@@ -193,6 +196,9 @@ impl ProtectedResourceMetadata {
             authorization_servers: vec![authorization_server.as_str().to_owned()],
             scopes_supported: Some(scopes.iter().map(str::to_owned).collect()),
             bearer_methods_supported: Some(vec!["header".to_owned()]),
+            dpop_signing_alg_values_supported: Some(
+                algorithms().into_iter().map(str::to_owned).collect(),
+            ),
             dpop_bound_access_tokens_required: None,
             resource_name: None,
             jwks_uri: None,
@@ -278,6 +284,12 @@ pub struct AuthorizationServerMetadata {
     /// Token types that token exchange can return (ID-JAG draft section 7.1).
     #[serde(default)]
     pub identity_chaining_requested_token_types_supported: Vec<String>,
+    /// Algorithms of DPoP proofs (RFC 9449 section 5.1).
+    #[serde(default)]
+    pub dpop_signing_alg_values_supported: Vec<String>,
+    /// The company's name (OpenID Federation 1.0 section 5.2.2).
+    #[serde(default)]
+    pub organization_name: Option<String>,
     /// Passavant's own: the catalog of MCP servers that a person may reach.
     #[serde(default)]
     pub passavant_catalog_endpoint: Option<String>,

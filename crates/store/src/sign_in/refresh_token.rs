@@ -155,7 +155,8 @@ impl Store {
         Ok(if live { RefreshTokenState::Live(Box::new(token)) } else { RefreshTokenState::Invalid })
     }
 
-    /// Revokes a family: its refresh tokens and the access tokens that came from them.
+    /// Revokes a family: its refresh tokens, the access tokens that came from them, and the ID-JAGs
+    /// that its client got by the same sign-in.
     pub async fn revoke_family(
         &self,
         family: &str,
@@ -164,6 +165,22 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin_revoking().await?;
         revoke_family(&mut transaction, family, now).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Like [`Self::revoke_family`], for a family that may have no refresh token: person, session and
+    /// client are named.
+    pub async fn end_sign_in_of_client(
+        &self,
+        family: &str,
+        of: (&str, &str, &str),
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        revoke_family(&mut transaction, family, now).await?;
+        end_id_jags_of_client(&mut transaction, of, now).await?;
         insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
     }
@@ -308,5 +325,27 @@ pub(crate) async fn revoke_family(
     .bind(now.plus(MARKED).0)
     .execute(&mut **transaction)
     .await?;
+    // Its client only: others that signed in in the same browser keep theirs. Those who redeemed the
+    // ID-JAGs are told.
+    let of_family = sqlx::query(
+        "SELECT DISTINCT user_id, sid, client_id FROM refresh_tokens WHERE family = $1",
+    );
+    for row in of_family.bind(family).fetch_all(&mut **transaction).await? {
+        let of: (&str, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        end_id_jags_of_client(transaction, of, now).await?;
+    }
+    Ok(())
+}
+
+/// Ends the ID-JAGs that a client got by one session of a person.
+async fn end_id_jags_of_client(
+    transaction: &mut Transaction<'static, Any>,
+    (user_id, sid, client_id): (&str, &str, &str),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let end = "UPDATE grants SET revoked_at = $4 WHERE user_id = $1 AND lineage = $2 \
+               AND client_id = $3 AND kind = 'id_jag' AND revoked_at IS NULL";
+    let end = sqlx::query(end).bind(user_id).bind(sid).bind(client_id).bind(now.0);
+    end.execute(&mut **transaction).await?;
     Ok(())
 }
