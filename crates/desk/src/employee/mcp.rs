@@ -259,6 +259,10 @@ pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()
     // The company's authorization servers need not announce cross-app access.
     let _ = client.catalog().await;
     let mut server = client.discover(url).await?;
+    if scope.is_none() && !held.scopes.is_empty() {
+        // Scopes that were granted in a step-up are kept.
+        server.scopes = Some(held.scopes.clone());
+    }
     if let Some(scope) = scope {
         let scopes = passavant_proto::oauth::scope::Scopes::parse(scope);
         server.scopes =
