@@ -123,17 +123,17 @@ impl Cast {
             .finish();
         post("/token", FORM, &[], &body)
     }
+}
 
-    /// The redemption of an ID-JAG.
-    pub(crate) fn redemption(&self, id_jag: &str) -> crate::Shot {
-        let body = form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", passavant_proto::GRANT_JWT_BEARER)
-            .append_pair("assertion", id_jag)
-            .append_pair("client_id", "agent-at-ras")
-            .append_pair("client_secret", SECRET)
-            .finish();
-        post("/token", FORM, &[], &body)
-    }
+/// The redemption of an ID-JAG.
+pub(crate) fn redemption(id_jag: &str) -> crate::Shot {
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", passavant_proto::GRANT_JWT_BEARER)
+        .append_pair("assertion", id_jag)
+        .append_pair("client_id", "agent-at-ras")
+        .append_pair("client_secret", SECRET)
+        .finish();
+    post("/token", FORM, &[], &body)
 }
 
 /// One authorization server or identity provider: its address, and the nodes behind it.

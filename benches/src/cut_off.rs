@@ -170,7 +170,7 @@ async fn token(cast: &Cast, person: usize, gateway: usize) -> String {
     let ras = cast.ras[gateway / GATEWAYS];
     let resource = format!("http://{}/mcp", cast.gateways[gateway]);
     let id_jag = ask(cast.idp, &cast.exchange(person, ras, &resource)).await;
-    let token = ask(ras, &cast.redemption(id_jag["access_token"].as_str().unwrap())).await;
+    let token = ask(ras, &cast::redemption(id_jag["access_token"].as_str().unwrap())).await;
     token["access_token"].as_str().unwrap().to_owned()
 }
 

@@ -233,8 +233,7 @@ async fn start(
     belong_together(config, &kek, &clock).await?;
     let mut listeners = JoinSet::new();
     let (mut stores, mut kept, mut probes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut idp_admin = None;
-    let mut idp_role = None;
+    let (mut idp_admin, mut idp_role) = (None, None);
     let mut ras_roles = Vec::new();
     let mut shared = BTreeMap::new();
     let mut ras_admins = BTreeMap::new();
