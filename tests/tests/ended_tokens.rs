@@ -207,6 +207,37 @@ async fn the_feed_is_for_guards_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_client_has_so_many_streams_and_takes_no_room_of_another() {
+    let world = World::new().await;
+    let secret = guard(&world).await;
+    let other = json!({"id": "other", "name": "Other", "resources": [world.boards]});
+    let other = world.administer(Method::POST, "/ras/ras/clients", Some(other)).await;
+    let following = follow(&world);
+    tokio::task::yield_now().await;
+    let mut open = Vec::new();
+    let full = loop {
+        match listen(&world, None, &secret).await {
+            Ok(events) => open.push(events),
+            Err(full) => break full,
+        }
+    };
+    assert!(open.len() == 256 && full.contains("429"), "{}: {full}", open.len());
+    let basic = ("other", other.str("client_secret"));
+    let url = world.ras.endpoint("/ended_tokens");
+    let outbound = Outbound::new(&[]).unwrap();
+    let events = outbound.post_for_events(&url, Reach::Loopback, &[], basic, 1 << 20).await;
+    assert!(next(&mut events.unwrap()).await.0.any);
+    // Who hangs up makes room.
+    open.truncate(200);
+    let begun = Instant::now();
+    while listen(&world, None, &secret).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "no room");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    following.abort();
+}
+
+#[tokio::test]
 async fn a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_must() {
     let world = World::new().await;
     let secret = guard(&world).await;

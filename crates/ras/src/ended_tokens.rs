@@ -16,7 +16,7 @@ use passavant_proto::{
 };
 use passavant_store::{EndedSince, Store, StoreError};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
@@ -35,8 +35,9 @@ const TURN: Duration = Duration::from_millis(40);
 const LATER: Duration = Duration::from_millis(500);
 /// How long one stream lasts: then its client proves again who it is.
 const LONGEST: Duration = Duration::from_mins(5);
-/// Most streams at once.
-const STREAMS: usize = 1000;
+/// Most streams at once, and of them of one client: a gateway has one for each of its routes.
+const STREAMS: usize = 4000;
+const OF_ONE: usize = 256;
 /// How many events a slow listener may be behind.
 const BEHIND: usize = 64;
 
@@ -53,6 +54,8 @@ pub(crate) struct Feed {
     listeners: Mutex<broadcast::Sender<Arc<Told>>>,
     wake: Notify,
     streams: Arc<Semaphore>,
+    /// The streams of each client.
+    of_clients: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Somebody reads what has ended.
     is_followed: AtomicBool,
 }
@@ -61,7 +64,8 @@ impl Default for Feed {
     fn default() -> Self {
         let listeners = Mutex::new(broadcast::channel(BEHIND).0);
         let (wake, streams) = (Notify::new(), Arc::new(Semaphore::new(STREAMS)));
-        Self { listeners, wake, streams, is_followed: AtomicBool::new(false) }
+        let of_clients = Mutex::default();
+        Self { listeners, wake, streams, of_clients, is_followed: AtomicBool::new(false) }
     }
 }
 
@@ -70,6 +74,18 @@ impl Feed {
         let listener = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).subscribe();
         self.wake.notify_one();
         listener
+    }
+
+    /// Room for one more stream, among all and among those of this client.
+    fn room(&self, client: &str) -> Option<[OwnedSemaphorePermit; 2]> {
+        let own = {
+            let mut all = self.of_clients.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, of_one| of_one.available_permits() < OF_ONE);
+            let new = || Arc::new(Semaphore::new(OF_ONE));
+            Arc::clone(all.entry(client.to_owned()).or_insert_with(new))
+        };
+        let own = own.try_acquire_owned().ok()?;
+        Some([own, Arc::clone(&self.streams).try_acquire_owned().ok()?])
     }
 
     fn has_listeners(&self) -> bool {
@@ -216,7 +232,7 @@ pub(super) async fn ended_tokens(State(ras): State<Ras>, request: Request) -> Re
             "Nobody reads here just now what has ended; ask about each token.",
         );
     }
-    let Ok(permit) = Arc::clone(&ras.0.feed.streams).try_acquire_owned() else {
+    let Some(room) = ras.0.feed.room(request.client.id()) else {
         return answer::throttled(5);
     };
     // First it listens, then it reads what was before: between the two nothing is missed.
@@ -229,7 +245,7 @@ pub(super) async fn ended_tokens(State(ras): State<Ras>, request: Request) -> Re
         first: Some(Arc::new(first)),
         listener,
         until: Instant::now() + LONGEST,
-        _permit: permit,
+        _room: room,
     };
     let mut response = Response::new(Body::from_stream(futures::stream::unfold(stream, next)));
     *response.status_mut() = StatusCode::OK;
@@ -268,7 +284,7 @@ struct Stream {
     first: Option<Arc<Told>>,
     listener: broadcast::Receiver<Arc<Told>>,
     until: Instant,
-    _permit: OwnedSemaphorePermit,
+    _room: [OwnedSemaphorePermit; 2],
 }
 
 /// The next event. The stream ends when there is nothing to be heard any more, or when its time is over:
