@@ -72,13 +72,12 @@ fn ways(world: &World, account: &str) -> Vec<(&'static str, Method, String, Opti
 
 /// What is told since a position: whether it concerns the token.
 async fn is_told_of(world: &World, since: Position, token: &str) -> bool {
-    let told = world.ras_store.ended_tokens(Some(since), world.now()).await.unwrap();
-    let jti = claim(token, "jti");
-    told.lost || told.tokens.iter().any(|(_, told)| *told == jti || told.is_empty())
+    let told = world.ras_store.ended_tokens(Some(since), None, world.now()).await.unwrap().ended;
+    told.any || told.tokens.contains(&claim(token, "jti"))
 }
 
 async fn position(world: &World) -> Position {
-    world.ras_store.ended_tokens(None, world.now()).await.unwrap().position
+    world.ras_store.ended_tokens(None, None, world.now()).await.unwrap().position
 }
 
 #[tokio::test]
@@ -250,7 +249,17 @@ async fn a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_mu
         let guard = Guard::new(&world.canvas, ras, outbound.clone(), world.clock()).unwrap();
         guard.host(&host).introspect_or(outbound.clone(), GUARD, secret.clone(), without)
     };
+    let ticks = || async {
+        let every = tokio::time::interval(Duration::from_millis(5));
+        let ticks = futures::stream::unfold(every, |mut every| async move {
+            every.tick().await;
+            Some((Ok::<_, std::convert::Infallible>("tick"), every))
+        });
+        let kind = [("content-type", "text/event-stream")];
+        (kind, axum::body::Body::from_stream(ticks))
+    };
     let router = axum::Router::new()
+        .route("/streams", axum::routing::post(ticks).layer(guard(WithoutFeed::Ask)))
         .route("/asks", axum::routing::post(|| async { "in" }).layer(guard(WithoutFeed::Ask)))
         .route(
             "/refuses",
@@ -263,6 +272,14 @@ async fn a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_mu
         async move { world.call(&url, &[("authorization", &bearer)], &json!({})).await.status }
     };
     let (revoked, kept) = (redeemed(&world).await, redeemed(&world).await);
+    let open = async |token: &str| {
+        let request = world.http.post(format!("http://{host}/streams")).bearer_auth(token);
+        let mut stream = request.send().await.unwrap();
+        assert_eq!(stream.status(), 200);
+        assert!(stream.chunk().await.unwrap().is_some());
+        tokio::spawn(async move { while matches!(stream.chunk().await, Ok(Some(_))) {} })
+    };
+    let streams = [open(&revoked).await, open(&kept).await];
     // Without the feed one guard asks, and the other one refuses until it is heard.
     assert_eq!(call("/asks", &kept).await, 200);
     let begun = Instant::now();
@@ -284,6 +301,9 @@ async fn a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_mu
         }
         assert_eq!(call(path, &kept).await, 200, "{path}: the revoked one alone");
     }
+    let [ends, stays] = streams;
+    tokio::time::timeout(Duration::from_secs(1), ends).await.expect("its stream goes on").unwrap();
+    assert!(!stays.is_finished(), "the stream of the other one has ended");
     // Silence: the one asks each second of the clock, the other one lets nobody in.
     following.abort();
     tokio::time::sleep(Duration::from_millis(3100)).await;

@@ -594,12 +594,12 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
     assert_eq!(world.send(&other).await.status, 200);
     let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
     assert_eq!(renewed.status, 200);
-    let before = world.ras_store.ended_tokens(None, world.now()).await.unwrap().position;
+    let before = world.ras_store.ended_tokens(None, None, world.now()).await.unwrap().position;
     let revoked = world.send(&public("/revoke", renewed.str("refresh_token"))).await;
     assert_eq!(revoked.status, 200);
     // The guards are told of the tokens of the whole family.
-    let told = world.ras_store.ended_tokens(Some(before), world.now()).await.unwrap();
-    let mut told: Vec<String> = told.tokens.into_iter().map(|(_, jti)| jti).collect();
+    let told = world.ras_store.ended_tokens(Some(before), None, world.now()).await.unwrap();
+    let mut told = told.ended.tokens;
     let jti = |token: &str| Parts::of(token).claims["jti"].as_str().unwrap().to_owned();
     let mut all = [&tokens, &renewed].map(|tokens| jti(tokens.str("access_token"))).to_vec();
     told.sort();

@@ -608,6 +608,15 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "Where a guard hears a RAS's feed of ended tokens",
+        &[
+            "whichever_way_a_token_ends_guards_are_told_of_it",
+            "a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_must",
+            "open_streams_and_calls_under_way_end_with_what_the_feed_names",
+            "postgres_keeps_the_contract",
+        ],
+    ),
+    (
         "When the IdP says that a sign-in or an enrolment is over",
         &[
             "a_person_reads_who_ended_their_access_and_when_and_nothing_of_it_is_kept",

@@ -180,24 +180,30 @@ async fn ended_tokens(store: &Store, url: &str) {
         let outcome = store.record(access_token(jti, "ended-family"), NOW).await.unwrap();
         assert_eq!(outcome, EntryOutcome::Recorded);
     }
-    let read = async |after| store.ended_tokens(Some(after), NOW).await.unwrap();
-    let names = |since: &EndedSince| {
-        since.tokens.iter().map(|(_, jti)| jti.clone()).collect::<BTreeSet<_>>()
-    };
-    let start = store.ended_tokens(None, NOW).await.unwrap();
-    assert!(start.tokens.is_empty() && !start.lost);
-    assert!(read(start.position).await.tokens.is_empty());
+    let read = async |after| store.ended_tokens(Some(after), None, NOW).await.unwrap();
+    let names = |since: &EndedSince| since.ended.tokens.iter().cloned().collect::<BTreeSet<_>>();
+    let start = store.ended_tokens(None, None, NOW).await.unwrap();
+    let nothing = passavant_proto::oauth::ended_tokens::EndedTokens::default();
+    assert_eq!(start.ended, nothing);
+    assert_eq!(read(start.position).await.ended, nothing);
     if url.starts_with("postgres") {
         // A slow transaction that began first commits last.
         let mut slow = sqlx::AnyConnection::connect(url).await.unwrap();
         let mut slow = slow.begin().await.unwrap();
         let mut listener = store.ended_listener();
         listener.heard().await;
-        let end = "UPDATE grants SET revoked_at = 1 WHERE jti = 'ended-1'";
-        sqlx::query(end).execute(&mut *slow).await.unwrap();
+        let end = "UPDATE grants SET revoked_at = $1 WHERE jti = 'ended-1'";
+        sqlx::query(end).bind(NOW.0).execute(&mut *slow).await.unwrap();
         assert!(store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
         let meanwhile = read(start.position).await;
         assert_eq!(names(&meanwhile), BTreeSet::from(["ended-2".to_owned()]));
+        // It holds the position, and yet a reader that says what it has seen is told nothing twice.
+        let again = async |since: &EndedSince| {
+            let seen = since.seen.as_deref();
+            store.ended_tokens(Some(since.position), seen, NOW).await.unwrap()
+        };
+        assert_eq!(names(&read(meanwhile.position).await), names(&meanwhile));
+        assert_eq!(again(&meanwhile).await.ended, nothing);
         // Of what is committed, whoever listens hears at once.
         let heard = async |listener: &mut EndedListener| {
             let heard = tokio::time::timeout(std::time::Duration::from_secs(1), listener.heard());
@@ -206,31 +212,43 @@ async fn ended_tokens(store: &Store, url: &str) {
         heard(&mut listener).await;
         slow.commit().await.unwrap();
         heard(&mut listener).await;
-        let then = read(meanwhile.position).await;
-        assert!(names(&then).contains("ended-1"), "it was missed: {then:?}");
-        let over = read(then.position).await;
-        assert!(over.tokens.is_empty(), "{over:?}");
+        let then = again(&meanwhile).await;
+        assert_eq!(names(&then), BTreeSet::from(["ended-1".to_owned()]), "{then:?}");
+        assert!(names(&read(meanwhile.position).await).contains("ended-1"));
+        assert_eq!(again(&then).await.ended, nothing);
     } else {
         assert!(store.revoke_grant("ended-1", event("gone"), NOW).await.unwrap());
         assert!(store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
         let then = read(start.position).await;
         assert_eq!(names(&then), BTreeSet::from(["ended-1".to_owned(), "ended-2".to_owned()]));
-        assert!(read(then.position).await.tokens.is_empty());
+        assert_eq!(read(then.position).await.ended, nothing);
     }
     // Once each, and what is rolled back is not told of.
-    let before = store.ended_tokens(None, NOW).await.unwrap().position;
+    let before = store.ended_tokens(None, None, NOW).await.unwrap().position;
     assert!(!store.revoke_grant("ended-2", event("gone"), NOW).await.unwrap());
-    assert!(read(before).await.tokens.is_empty());
+    assert_eq!(read(before).await.ended, nothing);
     // A position of the future, or of long ago, is one of which nothing is known.
     let ahead = passavant_proto::oauth::ended_tokens::Position { next: i64::MAX, ..before };
-    assert!(read(ahead).await.lost);
-    assert!(store.ended_tokens(Some(before), NOW.plus(901)).await.unwrap().lost);
-    assert!(!store.ended_tokens(Some(before), NOW.plus(899)).await.unwrap().lost);
+    assert!(read(ahead).await.ended.any);
+    let at = async |now| store.ended_tokens(Some(before), None, now).await.unwrap().ended.any;
+    assert_eq!((at(NOW.plus(901)).await, at(NOW.plus(899)).await), (true, false));
     // What may end any token.
     let key = "UPDATE signing_keys SET signs_from = signs_from";
     by_hand(url, key).await;
-    let changed = read(before).await;
-    assert!(changed.tokens.iter().all(|(_, jti)| jti.is_empty()) && !changed.tokens.is_empty());
+    assert!(read(before).await.ended.any);
+    // Whoever registered itself has nobody asked about everything: not by being used first, not by its end.
+    let before = store.ended_tokens(None, None, NOW).await.unwrap().position;
+    let registered = Some(passavant_proto::oauth::client::SelfRegistered { at: NOW, used: false });
+    let stranger = Client { id: "stranger".to_owned(), registered, ..Client::default() };
+    store.put_stranger(&stranger, event("fixture")).await.unwrap();
+    assert!(store.let_in("stranger", "erin", 5, event("let_in")).await.unwrap());
+    store.forget_stranger("stranger", event("gone")).await.unwrap();
+    assert_eq!(read(before).await.ended, nothing);
+    let known = Client { id: "not a stranger".to_owned(), ..Client::default() };
+    store.put(&known, Put::Create, event("fixture")).await.unwrap();
+    let off = |client: &mut Client| client.disabled = true;
+    store.update::<Client>("not a stranger", off, event("off")).await.unwrap();
+    assert!(read(before).await.ended.any);
 }
 
 /// What a cut-off would end is what it has ended: at either kind of server, whatever it is about.

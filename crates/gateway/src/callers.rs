@@ -201,6 +201,14 @@ impl TokenState {
         if watch.feed.is_some_and(|feed| !feed.is_live() && feed.without() == WithoutFeed::Refuse) {
             return Err(Inactive::Unknown);
         }
+        self.still_stands(watch, now).await
+    }
+
+    /// The same for what is under way: it is asked about while the feed is silent.
+    async fn still_stands(&self, watch: Watch<'_>, now: Timestamp) -> Result<(), Inactive> {
+        if self.ended.is_cancelled() {
+            return Err(Inactive::Revoked);
+        }
         if self.is_relied_on(watch, now) {
             return Ok(());
         }
@@ -456,9 +464,9 @@ impl Callers {
         let asks = asks.map(|held| async move {
             let age = clock.now().0 - held.stood_at.load(Ordering::Relaxed);
             if watch.is_heard() || age >= WATCHED {
-                // `stands` ends a token that is not active. A token whose state is unknown is ended
-                // in `expire`.
-                let _ = held.stands(watch, clock.now()).await;
+                // This ends a token that is not active. A token whose state is unknown is ended in
+                // `expire`.
+                let _ = held.still_stands(watch, clock.now()).await;
             }
         });
         futures::stream::iter(asks).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;

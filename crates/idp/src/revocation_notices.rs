@@ -372,7 +372,8 @@ async fn ask(idp: &Idp, party: &Issuer, notices: &RevocationNotices, now: Timest
     let request = RevocationRequest {
         subject: SubId::IssSub { iss: idp.issuer().to_string(), sub: notices.user_id.clone() },
         all: notices.all_until.is_some(),
-        ended_at: if of_ours { notices.all_until } else { None },
+        // Where not all that ended is named, everything until now ends.
+        ended_at: notices.all_until.filter(|_| of_ours && notices.is_whole),
         id_jags: if of_ours { notices.id_jags.clone() } else { Vec::new() },
     };
     let algorithm = authority.snapshot().directory.policy.id_jag_signing_alg(party);

@@ -14,9 +14,9 @@ use passavant_proto::{
     oauth::ended_tokens::{self, EndedTokens, Position},
     refusal::Refusal,
 };
-use passavant_store::{EndedSince, Store, StoreError};
+use passavant_store::{Store, StoreError};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
@@ -31,12 +31,15 @@ use tokio::{
 
 /// How often it is looked for what has ended, while somebody listens.
 const TURN: Duration = Duration::from_millis(40);
+/// The shortest time between two readings.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// How long it is waited after the database failed.
 const LATER: Duration = Duration::from_millis(500);
 /// How long one stream lasts: then its client proves again who it is.
 const LONGEST: Duration = Duration::from_mins(5);
-/// Most streams at once, and of them of one client: a gateway has one for each of its routes.
-const STREAMS: usize = 4000;
+/// Most streams at once: a quarter of what a listener holds. And of them of one client: a gateway has one
+/// for each of its routes.
+const STREAMS: usize = 1024;
 const OF_ONE: usize = 256;
 /// How many events a slow listener may be behind.
 const BEHIND: usize = 64;
@@ -121,32 +124,6 @@ impl Drop for Following<'_> {
     }
 }
 
-/// Leaves out what was told before: what was under way is read again.
-#[derive(Default)]
-struct News(HashSet<(i64, String)>);
-
-impl News {
-    fn of(&mut self, since: EndedSince) -> EndedTokens {
-        let mut news = EndedTokens { tokens: Vec::new(), any: since.lost };
-        let mut seen = HashSet::with_capacity(since.tokens.len());
-        for token in since.tokens {
-            if !self.0.contains(&token) && !seen.contains(&token) {
-                if token.1.is_empty() {
-                    news.any = true;
-                } else {
-                    news.tokens.push(token.1.clone());
-                }
-            }
-            seen.insert(token);
-        }
-        self.0 = seen;
-        if news.any {
-            news.tokens.clear();
-        }
-        news
-    }
-}
-
 impl Ras {
     /// Reads what has ended and tells all who listen, until this is dropped.
     pub async fn follow_ended_tokens(&self) {
@@ -167,20 +144,19 @@ impl Ras {
         let feed = &self.0.feed;
         let following = Following::begin(feed);
         let authority = &self.0.authority;
-        let (mut after, mut news) = (None, News::default());
+        let (mut after, mut seen): (_, Option<String>) = (None, None);
         let mut told_at: Option<Instant> = None;
         loop {
             if !feed.has_listeners() {
                 feed.wake.notified().await;
                 continue;
             }
-            match authority.store.ended_tokens(after, authority.now()).await {
-                Ok(mut since) => {
+            match authority.store.ended_tokens(after, seen.as_deref(), authority.now()).await {
+                Ok(since) => {
                     // What ended before the first look is not known.
-                    since.lost |= after.is_none();
+                    let ended = if after.is_none() { EndedTokens::anything() } else { since.ended };
                     let position = since.position;
-                    after = Some(position);
-                    let ended = news.of(since);
+                    (after, seen) = (Some(position), since.seen);
                     let is_due = told_at
                         .is_none_or(|at| at.elapsed() >= Duration::from_secs(ended_tokens::BEAT));
                     if is_due || ended != EndedTokens::default() {
@@ -188,13 +164,16 @@ impl Ras {
                         told_at = Some(Instant::now());
                     }
                 }
-                // Without beats, guards ask about each token.
+                // Without beats, guards ask about each token. The database may be another one afterwards.
                 Err(error) => {
+                    (after, seen) = (None, None);
                     tracing::warn!(%error, "guards cannot be told of ended tokens just now");
                     sleep(LATER).await;
                 }
             }
             let _ = timeout(TURN, feed.wake.notified()).await;
+            // Of many that end at once, a reading tells together.
+            sleep(TOGETHER).await;
         }
     }
 
@@ -274,10 +253,9 @@ fn asked<D>(request: &ClientRequest<D>) -> Result<Option<Position>, Refusal> {
 }
 
 async fn caught_up(store: &Store, after: Option<Position>, ras: &Ras) -> Result<Told, StoreError> {
-    let mut since = store.ended_tokens(after, ras.0.authority.now()).await?;
-    since.lost |= after.is_none();
-    let position = since.position;
-    Ok(Told { ended: News::default().of(since), position })
+    let since = store.ended_tokens(after, None, ras.0.authority.now()).await?;
+    let ended = if after.is_none() { EndedTokens::anything() } else { since.ended };
+    Ok(Told { ended, position: since.position })
 }
 
 struct Stream {

@@ -151,13 +151,13 @@ impl Feed {
         let mut after: Option<String> = None;
         let mut failed = 0;
         loop {
-            let began = Instant::now();
+            let before = after.clone();
             match self.listen(guard, &mut after).await {
                 Ended::NoFeed => {
                     sleep(NO_FEED).await;
                     continue;
                 }
-                Ended::Over if began.elapsed() > SILENT => failed = 0,
+                Ended::Over if after != before => failed = 0,
                 Ended::Over => {}
             }
             sleep(AGAIN[failed.min(AGAIN.len() - 1)]).await;

@@ -4,6 +4,7 @@
 
 use crate::{
     admission::NotAdmitted,
+    caller::Caller,
     feed::{Feed, Mark, WithoutFeed},
 };
 use passavant_outbound::{Outbound, Reach, discover_authorization_server};
@@ -16,13 +17,22 @@ use serde::Deserialize;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
-use tokio::{sync::OnceCell, task::JoinHandle};
+use tokio::{
+    sync::OnceCell,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 /// Maximum number of cached answers.
 const MOST: usize = 20_000;
 /// How long an answer is relied on while the feed tells of no end, in seconds.
 const RELIED_ON: i64 = 60;
+/// How often it is looked whether the token of an open stream has ended; the feed tells at once.
+const LOOK: Duration = Duration::from_secs(1);
+/// Streams end when the state of their token could not be learnt for this long.
+const UNKNOWN: Duration = Duration::from_secs(15);
 /// How long a token that was reported as inactive is not asked about again, in seconds.
 const ENDED: i64 = 10;
 
@@ -68,8 +78,11 @@ impl Said {
     /// was given. An inactive token does not become active again.
     fn holds(&self, now: Timestamp, token_id: &str, feed: &Feed) -> bool {
         let age = now.since(self.since);
-        if self.active.get() == Some(&false) {
-            return (0..ENDED).contains(&age);
+        match self.active.get() {
+            Some(false) => return (0..ENDED).contains(&age),
+            // Who asks now does not wait for somebody who asked long ago.
+            None if !(0..1).contains(&age) => return false,
+            _ => {}
         }
         if feed.is_live() {
             let told = self.mark.is_some_and(|mark| feed.holds(mark, token_id));
@@ -125,6 +138,12 @@ impl Introspection {
         if !feed.is_live() && feed.without() == WithoutFeed::Refuse {
             return Err(NotAdmitted::Unavailable);
         }
+        self.look(token_id, token).await
+    }
+
+    /// The same for what is under way: it is asked about while the feed is silent.
+    async fn look(&self, token_id: &str, token: &str) -> Result<(), NotAdmitted> {
+        let feed = self.feed();
         let revoked = "the token was revoked, or its grant was";
         if feed.has_ended(token_id) {
             return Err(NotAdmitted::InvalidToken(revoked.into()));
@@ -134,6 +153,30 @@ impl Introspection {
             Ok(true) => Ok(()),
             Ok(false) => Err(NotAdmitted::InvalidToken(revoked.into())),
             Err(NoAnswer) => Err(NotAdmitted::Unavailable),
+        }
+    }
+
+    /// Completes when a token has ended or expired, or when it could not be learnt for a while whether it has.
+    pub(crate) async fn ended(&self, caller: &Caller, token: &Secret) {
+        let (mut seen, mut unknown_since) = (0, None);
+        loop {
+            tokio::select! {
+                changes = self.feed().changed(seen) => seen = changes,
+                () = sleep(LOOK) => {}
+            }
+            if self.clock.now() >= caller.expires() {
+                return;
+            }
+            match self.look(caller.token_id(), token.expose()).await {
+                Ok(()) => unknown_since = None,
+                Err(NotAdmitted::Unavailable) => {
+                    let since = *unknown_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= UNKNOWN {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use futures::StreamExt;
 use http_body_util::{BodyExt, Limited};
 use passavant_outbound::{Outbound, RemoteKeys};
 use passavant_proto::{
@@ -462,11 +463,18 @@ where
         let guard = Arc::clone(&self.guard);
         let inner = self.inner.clone();
         Box::pin(async move {
-            let request = match Guard(guard).let_in(request).await {
-                Ok(request) => request,
+            let (request, token) = match Guard(Arc::clone(&guard)).let_in(request).await {
+                Ok(admitted) => admitted,
                 Err(refusal) => return Ok(refusal),
             };
-            Ok(inner.oneshot(request).await.into_response())
+            let caller = request.extensions().get::<Caller>().cloned();
+            let response = inner.oneshot(request).await.into_response();
+            Ok(match (&guard.introspection, caller) {
+                (Some(introspection), Some(caller)) => {
+                    until_its_token_ends(response, introspection, caller, token)
+                }
+                _ => response,
+            })
         })
     }
 }
@@ -485,7 +493,11 @@ impl Guard {
         answer(StatusCode::FORBIDDEN, Some(&self.insufficient_scope(needed)), &text)
     }
 
-    async fn let_in(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+    /// The request as it is passed on, and the token that came with it.
+    async fn let_in(
+        &self,
+        request: Request<Body>,
+    ) -> Result<(Request<Body>, Secret), Response<Body>> {
         let (mut parts, body) = request.into_parts();
         let admitted = self.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
         let caller = admitted.map_err(|refused| refused.response)?;
@@ -505,11 +517,29 @@ impl Guard {
         };
         // The token is not passed on (MCP authorization, Access Token Usage): the server behind
         // does not need it.
+        let token = Secret::new(token_of(&parts.headers));
         parts.headers.remove(header::AUTHORIZATION);
         parts.headers.remove("dpop");
         parts.extensions.insert(caller);
-        Ok(Request::from_parts(parts, body))
+        Ok((Request::from_parts(parts, body), token))
     }
+}
+
+/// A stream of events ends with the token that it was asked for with. Any other answer goes out as it is.
+fn until_its_token_ends(
+    response: Response<Body>,
+    introspection: &Arc<Introspection>,
+    caller: Caller,
+    token: Secret,
+) -> Response<Body> {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
+        return response;
+    }
+    let introspection = Arc::clone(introspection);
+    let ended = async move { introspection.ended(&caller, &token).await };
+    let ended = Box::pin(ended);
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(ended)))
 }
 
 async fn read(body: Body) -> Result<Bytes, Response<Body>> {

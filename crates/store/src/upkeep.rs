@@ -206,6 +206,17 @@ impl Store {
         // with links are of upstreams that give none a second time.
         sqlx::query("DELETE FROM upstream_sessions").execute(&mut *transaction).await?;
         end_administrators(&mut transaction, now).await?;
+        // Guards may have heard further than the backup goes.
+        if self.dialect == Dialect::Sqlite {
+            let ahead =
+                "UPDATE sqlite_sequence SET seq = seq + 1000000000 WHERE name = 'ended_tokens'";
+            sqlx::query(ahead).execute(&mut *transaction).await?;
+        }
+        sqlx::query("DELETE FROM ended_tokens").execute(&mut *transaction).await?;
+        sqlx::query("INSERT INTO ended_tokens (jti, made_at) VALUES ('', $1)")
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await?;
         // So that the mark differs from every earlier one, whatever the restore brought back.
         let mark =
             format!("UPDATE meta SET value = {} WHERE key = 'policy_mark'", self.dialect.random());

@@ -51,6 +51,11 @@ pub struct EndedTokens {
 }
 
 impl EndedTokens {
+    /// Any token may have ended.
+    pub const fn anything() -> Self {
+        Self { tokens: Vec::new(), any: true }
+    }
+
     /// The data of an event.
     pub fn to_value(&self) -> Value {
         json!({"any": self.any, "tokens": self.tokens})
@@ -58,7 +63,7 @@ impl EndedTokens {
 
     /// Reads the data of an event. What is no list of tokens may mean any of them.
     pub fn parse(data: &str) -> Self {
-        let any = Self { tokens: Vec::new(), any: true };
+        let any = Self::anything();
         let Ok(Value::Object(mut data)) = serde_json::from_str(data) else { return any };
         let Some(Value::Array(list)) = data.remove("tokens") else { return any };
         if list.len() > MOST || data.get("any").and_then(Value::as_bool) != Some(false) {

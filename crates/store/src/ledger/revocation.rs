@@ -23,6 +23,8 @@ pub struct RevocationNotices {
     pub all_until: Option<Timestamp>,
     /// The `jti`s of ID-JAGs.
     pub id_jags: Vec<String>,
+    /// Nothing else about this person may be due that did not fit.
+    pub is_whole: bool,
     /// The ids of the notices.
     pub ids: Vec<String>,
     /// When the first of them was written.
@@ -84,6 +86,7 @@ impl Store {
                    WHERE party = $1 AND next_at <= $2 ORDER BY tries, next_at, id LIMIT $3";
         let query = || sqlx::query(due).bind(party).bind(now.0).bind(TOGETHER);
         let rows = reading!(self, fetch_all, query())?;
+        let is_whole = i64::try_from(rows.len()).is_ok_and(|found| found < TOGETHER);
         let mut claimed: Vec<RevocationNotices> = Vec::new();
         if rows.is_empty() {
             return Ok(claimed);
@@ -106,7 +109,15 @@ impl Store {
             let (since, tries) = (made_at, row.try_get::<i64, _>("tries")? + 1);
             let at = at.unwrap_or_else(|| {
                 let (all_until, id_jags, ids) = (None, Vec::new(), Vec::new());
-                claimed.push(RevocationNotices { user_id, all_until, id_jags, ids, since, tries });
+                claimed.push(RevocationNotices {
+                    user_id,
+                    all_until,
+                    id_jags,
+                    is_whole,
+                    ids,
+                    since,
+                    tries,
+                });
                 claimed.len() - 1
             });
             let of = &mut claimed[at];
