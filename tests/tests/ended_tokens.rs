@@ -277,9 +277,13 @@ async fn a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_mu
         let mut stream = request.send().await.unwrap();
         assert_eq!(stream.status(), 200);
         assert!(stream.chunk().await.unwrap().is_some());
-        tokio::spawn(async move { while matches!(stream.chunk().await, Ok(Some(_))) {} })
+        stream
+    };
+    let read = |mut stream: reqwest::Response| async move {
+        while matches!(stream.chunk().await, Ok(Some(_))) {}
     };
     let streams = [open(&revoked).await, open(&kept).await];
+    let streams = streams.map(|stream| tokio::spawn(read(stream)));
     // Without the feed one guard asks, and the other one refuses until it is heard.
     assert_eq!(call("/asks", &kept).await, 200);
     let begun = Instant::now();
