@@ -296,7 +296,7 @@ database = "sqlite:canvas.db"
     const module = ['/usr/lib/softhsm/libsofthsm2.so', ...readdirSync('/usr/lib').map(name => `/usr/lib/${name}/softhsm/libsofthsm2.so`)].find(existsSync);
     const keys = (more, withFile = true) => writeFileSync(config, own.replace(/\[keys\]\n[^[]*/, `[keys]\n${withFile ? 'file = "passavant.key"\n' : ''}[keys.pkcs11]\nmodule = "${module}"\npin_file = "passavant.pin"\n${more}\n`));
     const step = name => spawnSync(E.PASSAVANT, ['key-file', name, '--config', config], { encoding: 'utf8' });
-    const done = name => { const { status, stdout, stderr } = step(name); must(status === 0, `${name}: ${stderr}`); return stdout; };
+    const done = name => { const { status, signal, stdout, stderr } = step(name); must(status === 0, `${name}: ${signal ?? ""} ${stderr}`); return stdout; };
     const refusedStart = async says => {
       const wrong = spawn(E.PASSAVANT, ['serve', '--config', config], { stdio: ['ignore', 'pipe', 'pipe'] });
       let said = '';

@@ -371,7 +371,9 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 
 // ---------- the other parts ----------
 const suiteName = suite;
-const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
+// None is given twice: who got it may not listen yet.
+const given = new Set();
+const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (!given.has(at) && await isFree(at)) { given.add(at); return at; } } };
 const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, passavant, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, former, E };
 for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'others', 'places', 'hosts', 'bridge', 'gateway', 'session', 'ingress', 'administration', 'upstream', 'accounts', 'book', 'load'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
