@@ -15,7 +15,7 @@ use passavant_host::{self as system, Shared};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
 };
@@ -36,6 +36,8 @@ pub(crate) struct Token {
     calls: SyncSender<Call>,
     /// Since when the call lasts that is under way.
     under_way: Arc<Mutex<Option<Instant>>>,
+    /// Ends with the thread.
+    over: Mutex<Receiver<()>>,
 }
 
 type Call = Box<dyn FnOnce(&mut Connected) + Send>;
@@ -79,14 +81,17 @@ impl Token {
         let under_way = Arc::new(Mutex::new(None));
         let lasts = Arc::clone(&under_way);
         let set = move |since| *lasts.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let (last, over) = sync_channel(1);
         std::thread::Builder::new().name("pkcs11".to_owned()).spawn(move || {
             while let Ok(call) = waiting.recv() {
                 set(Some(Instant::now()));
                 call(&mut connected);
                 set(None);
             }
+            drop(connected);
+            drop(last);
         })?;
-        Ok(Self { name, calls, under_way })
+        Ok(Self { name, calls, under_way, over: Mutex::new(over) })
     }
 
     /// Whether the call that is under way takes longer than it may.
@@ -165,6 +170,18 @@ impl Token {
                 _ => Err(error),
             }
         })
+    }
+}
+
+impl Drop for Token {
+    /// Waits until the session is closed: a module that is still at work when the process ends is taken
+    /// apart meanwhile, and breaks it.
+    fn drop(&mut self) {
+        let (nobody, _) = sync_channel(1);
+        drop(std::mem::replace(&mut self.calls, nobody));
+        let over = self.over.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is sent: the thread lets go of it. One that hangs is not waited for any longer.
+        let _ = over.recv_timeout(PATIENCE);
     }
 }
 
