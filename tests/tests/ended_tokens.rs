@@ -253,7 +253,7 @@ async fn a_guard_that_hears_the_feed_refuses_at_once_and_asks_no_more_than_it_mu
             every.tick().await;
             Some((Ok::<_, std::convert::Infallible>("tick"), every))
         });
-        let kind = [("content-type", "text/event-stream")];
+        let kind = [("content-type", "Text/Event-Stream; charset=utf-8")];
         (kind, axum::body::Body::from_stream(ticks))
     };
     let router = axum::Router::new()

@@ -12,7 +12,7 @@ use passavant_proto::{
     secret::{Secret, sha256},
     time::{Clock, Timestamp},
 };
-use passavant_resource::{Caller, Feed, Mark, WithoutFeed};
+use passavant_resource::{Caller, Feed, Mark, RELIED_ON, WithoutFeed};
 use std::{
     collections::HashMap,
     num::NonZeroU32,
@@ -29,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 const MOST: usize = 20_000;
 /// How often a token that has open streams is checked, in seconds.
 const WATCHED: i64 = 2;
-/// How long an answer about a token is relied on while the feed tells of no end, in seconds.
-const RELIED_ON: i64 = 60;
 /// How long a request waits for the check of its token.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Maximum number of tokens that are checked at the same time.

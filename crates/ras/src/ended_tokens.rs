@@ -85,9 +85,9 @@ impl Feed {
             let mut all = self.of_clients.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|_, of_one| of_one.available_permits() < OF_ONE);
             let new = || Arc::new(Semaphore::new(OF_ONE));
-            Arc::clone(all.entry(client.to_owned()).or_insert_with(new))
+            let of_one = all.entry(client.to_owned()).or_insert_with(new);
+            Arc::clone(of_one).try_acquire_owned().ok()?
         };
-        let own = own.try_acquire_owned().ok()?;
         Some([own, Arc::clone(&self.streams).try_acquire_owned().ok()?])
     }
 

@@ -16,6 +16,8 @@ use tokio::{
 
 /// After so long without an event nothing rests on the feed.
 const SILENT: Duration = Duration::from_secs(SILENCE);
+/// How long an answer about a token is relied on while the feed tells of no end, in seconds.
+pub const RELIED_ON: i64 = 60;
 /// Tokens that ended are remembered for longer than any of them may live.
 const REMEMBERED: Duration = Duration::from_mins(75);
 /// Most ended tokens that are remembered.

@@ -5,7 +5,7 @@
 use crate::{
     admission::NotAdmitted,
     caller::Caller,
-    feed::{Feed, Mark, WithoutFeed},
+    feed::{Feed, Mark, RELIED_ON, WithoutFeed},
 };
 use passavant_outbound::{Outbound, Reach, discover_authorization_server};
 use passavant_proto::{
@@ -27,8 +27,6 @@ use tokio::{
 
 /// Maximum number of cached answers.
 const MOST: usize = 20_000;
-/// How long an answer is relied on while the feed tells of no end, in seconds.
-const RELIED_ON: i64 = 60;
 /// How often it is looked whether the token of an open stream has ended; the feed tells at once.
 const LOOK: Duration = Duration::from_secs(1);
 /// Streams end when the state of their token could not be learnt for this long.

@@ -532,8 +532,10 @@ fn until_its_token_ends(
     caller: Caller,
     token: Secret,
 ) -> Response<Body> {
+    const EVENTS: &[u8] = b"text/event-stream";
     let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
+    let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
+    if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS)) {
         return response;
     }
     let introspection = Arc::clone(introspection);

@@ -25,7 +25,7 @@ mod introspection;
 mod layer;
 
 pub use caller::Caller;
-pub use feed::{Feed, Mark, WithoutFeed};
+pub use feed::{Feed, Mark, RELIED_ON, WithoutFeed};
 pub use introspection::{Introspection, NoAnswer};
 pub use layer::{Guard, GuardedService, Refused, token_of};
 pub use passavant_outbound::{Outbound, RemoteKeys};
