@@ -60,6 +60,7 @@ mod redemption;
 mod requirements;
 mod rules;
 mod saml;
+mod signals;
 mod store_contract;
 mod stored_records;
 mod taken_away;

@@ -492,7 +492,7 @@ async fn upstreams(store: &Store) {
     let live =
         async |sid: &str| store.session(&format!("cookie {sid}"), NOW).await.unwrap().is_some();
     let said = |name: &str| SaidOnce { jwt: jti(name), body: String::new() };
-    let of = LoggedOut { upstream: "corp", session: Some("there-new-1"), link: None };
+    let of = LoggedOut { upstream: "corp", session: Some("there-new-1"), link: None, until: None };
     assert_eq!(
         store.log_out(of, &said("logout 1"), event("sign_out"), NOW).await.unwrap(),
         AccessEnded::Now(1)
@@ -507,13 +507,13 @@ async fn upstreams(store: &Store) {
         AccessEnded::Before
     );
     let stranger = person_there("nobody");
-    let of = LoggedOut { upstream: "corp", session: None, link: Some(&stranger) };
+    let of = LoggedOut { upstream: "corp", session: None, link: Some(&stranger), until: None };
     assert_eq!(
         store.log_out(of, &said("logout 2"), event("sign_out"), NOW).await.unwrap(),
         AccessEnded::Unknown
     );
     let link = person_there("ann");
-    let of = LoggedOut { upstream: "corp", session: None, link: Some(&link) };
+    let of = LoggedOut { upstream: "corp", session: None, link: Some(&link), until: None };
     assert_eq!(
         store.log_out(of, &said("logout 3"), event("sign_out"), NOW).await.unwrap(),
         AccessEnded::Now(20)

@@ -10,7 +10,8 @@ use crate::{
         LinkView, ListQuery, Listed, NewPassword, NewPersonLink, NewProvisioningToken,
         NewRecoveryLink, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, Problem,
         ProvisioningTokenView, RecoveryLinkView, Renewal, RolesView, Rotation, SecretView,
-        SessionView, UnreadableRecord, UpstreamLeg, UserView, WhoseQuery,
+        SessionView, StreamView, TransmitterView, UnreadableRecord, UpstreamLeg, UserView,
+        WhoseQuery,
     },
 };
 use passavant_outbound::{Answer, Bounds, Outbound, OutboundError, Reach};
@@ -528,6 +529,22 @@ impl ServerClient {
         let path =
             format!("/upstreams/{}/provisioning-tokens/{}", segment(upstream), segment(token));
         self.ask("DELETE", &path, Sent::default()).await
+    }
+
+    /// Gives a transmitter of signals another token.
+    pub async fn renew_transmitter(&self, name: &str) -> Result<TransmitterView, ClientError> {
+        let path = format!("/transmitters/{}/token", segment(name));
+        self.ask("POST", &path, Sent::default()).await
+    }
+
+    /// The streams of clients that listen to signals.
+    pub async fn streams(&self) -> Result<Listed<StreamView>, ClientError> {
+        self.get("/streams").await
+    }
+
+    /// Deletes the stream of a client.
+    pub async fn delete_stream(&self, client: &str) -> Result<(), ClientError> {
+        self.ask("DELETE", &format!("/streams/{}", segment(client)), Sent::default()).await
     }
 
     /// Looks at every leg of an upstream.

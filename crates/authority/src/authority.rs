@@ -391,12 +391,18 @@ impl<D: Directory> Authority<D> {
     /// Whom nobody could tell yet that access has ended.
     async fn waiting(&self) -> Option<String> {
         let (count, since) = self.store.waiting_revocations().await.ok()?;
-        let seconds = self.now().since(since?);
-        let told = format!(
-            "{}: notices of ended access that wait: {count}, the first one for {seconds} s",
-            self.issuer
-        );
-        (seconds >= WAITS).then_some(told)
+        let signals = self.store.waiting_signals().await.ok()?;
+        let told =
+            [("notices of ended access", count, since), ("signals", signals.count, signals.since)]
+                .into_iter()
+                .filter_map(|(what, count, since)| {
+                    let seconds = self.now().since(since?);
+                    (seconds >= WAITS).then(|| {
+                        format!("{what} that wait: {count}, the first one for {seconds} s")
+                    })
+                });
+        let told: Vec<String> = told.collect();
+        (!told.is_empty()).then(|| format!("{}: {}", self.issuer, told.join("; ")))
     }
 
     /// Sets whether any https metadata document is accepted as a client.

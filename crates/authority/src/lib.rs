@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod answer;
 pub mod authority;
+pub mod bearer;
 pub mod browser;
 pub mod calls;
 pub mod client_authentication;

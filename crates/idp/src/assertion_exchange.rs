@@ -11,6 +11,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, Snapshot},
+    client_authentication::AuthenticatedClient,
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
@@ -198,8 +199,7 @@ struct Issued {
     idp: Idp,
     hash: String,
     token: RefreshToken,
-    /// The session and the client, if it is to be told when the session ends.
-    tells: Option<(String, String)>,
+    client: AuthenticatedClient,
     event: AuditEvent,
 }
 
@@ -218,7 +218,7 @@ impl mint::Grant<IdpDirectory> for Issued {
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(self.token.sid.clone());
         operation.family = Some(self.token.family.clone());
-        operation.tells.clone_from(&self.tells);
+        tells(&mut operation, &self.client, (&self.token.sid, &self.token.user_id));
         operation.issues = Some((self.hash.clone(), Box::new(self.token.clone())));
         Ok(Decision::Grant(Box::new(operation), person))
     }
@@ -262,8 +262,8 @@ async fn issue(
         .with(Detail::Scope, scope.as_str())
         .with(Detail::Family, token.family.as_str())
         .with(Detail::Session, session.sid.as_str());
-    let tells = tells(&request.client, &session.sid);
-    let mut issued = Issued { idp: idp.clone(), hash: secret.hash(), token, tells, event };
+    let client = request.client.clone();
+    let mut issued = Issued { idp: idp.clone(), hash: secret.hash(), token, client, event };
     mint::mint(authority, authority.fresh().await?, &request.client, &mut issued, now).await?;
     Ok(TokenAnswer {
         access_token: secret.expose().to_owned(),

@@ -107,7 +107,12 @@ async fn logged_out(
     };
     // It says all of it itself.
     let said = SaidOnce { jwt, body: String::new() };
-    let of = LoggedOut { upstream: name, session: token.session.as_deref(), link: link.as_ref() };
+    let of = LoggedOut {
+        upstream: name,
+        session: token.session.as_deref(),
+        link: link.as_ref(),
+        until: None,
+    };
     authority.store.log_out(of, &said, event, now).await.map_err(|e| broken(&e))?;
     let mut response = StatusCode::OK.into_response();
     let no_store = HeaderValue::from_static("no-store");

@@ -8,15 +8,13 @@ use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header, request::Parts},
 };
-use passavant_authority::answer::no_store;
+use passavant_authority::{answer::no_store, bearer};
 use passavant_proto::{
-    jose::dpop,
     jose::jwk::Algorithm,
     oauth::access_token::{AccessToken, verify_any_audience},
     oauth::challenge::Challenge,
-    secret::Secret,
 };
-use passavant_store::{EntryOutcome, StoreError, UsedJti};
+use passavant_store::StoreError;
 use serde_json::json;
 
 /// A valid token with the scope that an endpoint needs, and the records it rests on.
@@ -92,29 +90,16 @@ fn refused(status: StatusCode, challenge: &Challenge) -> Response<Body> {
 async fn person_of(idp: &Idp, parts: &Parts, path: &str) -> Result<Bearer, NoBearer> {
     let authority = &idp.0.authority;
     let now = authority.now();
-    let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(header), None) = (headers.next(), headers.next()) else {
-        return Err(NoBearer::Token);
-    };
-    let presented = header.to_str().ok().and_then(|header| header.split_once(' '));
-    let (scheme, presented) = presented.ok_or(NoBearer::Token)?;
-    let presented = Secret::new(presented.trim());
+    let presented = bearer::presented(parts).ok_or(NoBearer::Token)?;
     let keys = authority.fresh().await?.keys.verifying();
-    let verified = verify_any_audience(presented.expose(), &keys, &authority.issuer, now);
+    let verified = verify_any_audience(presented.token.expose(), &keys, &authority.issuer, now);
     let (token, audience) = verified.map_err(|_| NoBearer::Token)?;
     if audience != [authority.issuer.as_str()] {
         return Err(NoBearer::Token);
     }
-    match &token.key_thumbprint {
-        None if scheme.eq_ignore_ascii_case("bearer") => {}
-        None => return Err(NoBearer::Token),
-        Some(bound) => {
-            let proved = scheme.eq_ignore_ascii_case("dpop")
-                && proves(idp, parts, path, presented.expose(), bound).await?;
-            if !proved {
-                return Err(NoBearer::Proof);
-            }
-        }
+    let bound = token.key_thumbprint.as_deref();
+    if !bearer::is_proved(authority, parts, path, &presented, bound).await? {
+        return Err(if bound.is_some() { NoBearer::Proof } else { NoBearer::Token });
     }
     let standing = standing_of(idp, &token).await?.ok_or(NoBearer::Token)?;
     Ok(Bearer { token, standing })
@@ -136,28 +121,4 @@ pub(super) async fn standing_of(
         family: Some(&grant.lineage),
     };
     idp.standing(&snapshot, chain).await
-}
-
-async fn proves(
-    idp: &Idp,
-    parts: &Parts,
-    path: &str,
-    token: &str,
-    bound: &str,
-) -> Result<bool, StoreError> {
-    let authority = &idp.0.authority;
-    let mut proofs = parts.headers.get_all("dpop").iter();
-    let (Some(proof), None) = (proofs.next(), proofs.next()) else { return Ok(false) };
-    let Ok(proof) = proof.to_str() else { return Ok(false) };
-    let url = authority.issuer.endpoint(path);
-    let method = parts.method.as_str();
-    let asked = dpop::Request { method, url: &url, access_token: Some(token) };
-    let now = authority.now();
-    let Ok(proof) = dpop::verify(proof, asked, now) else { return Ok(false) };
-    if proof.key_thumbprint != bound {
-        return Ok(false);
-    }
-    let namespace = format!("dpop {}", proof.key_thumbprint);
-    let jti = UsedJti { namespace, jti: proof.jti, forget_after: proof.forget_after };
-    Ok(authority.store.remember_jti(jti, now).await? == EntryOutcome::Recorded)
 }

@@ -10,6 +10,7 @@ use passavant_proto::{
     oauth::client_document::INSTALLATIONS,
     oidc::upstream::UpstreamProvider,
     policy::Policy,
+    ssf::Transmitter,
 };
 use passavant_store::{Seen, Store, StoreError, User};
 use std::{
@@ -33,6 +34,8 @@ pub struct IdpDirectory {
     /// Those whose records cannot be read here: a later version may have written them.
     unreadable_upstreams: BTreeSet<String>,
     clients: HashMap<String, Arc<RegisteredClient>>,
+    /// Others whose signals count here, unless they are switched off.
+    transmitters: Vec<Transmitter>,
     /// People that were read in this generation, for decisions that are recorded against their
     /// rows.
     people: Mutex<HashMap<String, Arc<Living>>>,
@@ -51,6 +54,7 @@ impl Directory for IdpDirectory {
             upstreams: upstreams.records,
             unreadable_upstreams: upstreams.unreadable.into_iter().map(|(id, _)| id).collect(),
             clients: registered(clients),
+            transmitters: live_transmitters(store).await?,
             people: Mutex::default(),
             installations: Mutex::default(),
         })
@@ -93,7 +97,18 @@ impl Directory for IdpDirectory {
     }
 }
 
+async fn live_transmitters(store: &Store) -> Result<Vec<Transmitter>, StoreError> {
+    let all = store.all::<Transmitter>().await?.into_iter();
+    Ok(all.filter(|transmitter| !transmitter.disabled).collect())
+}
+
 impl IdpDirectory {
+    /// One whose signals count here, and the upstream that it speaks of.
+    pub(crate) fn transmitter(&self, name: &str) -> Option<(&Transmitter, &UpstreamProvider)> {
+        let transmitter = self.transmitters.iter().find(|held| held.name == name)?;
+        Some((transmitter, self.upstream(&transmitter.speaks_for)?))
+    }
+
     fn installations(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<RegisteredClient>>> {
         self.installations.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -124,7 +124,7 @@ async fn revoked(
         forget_after: proof.forget_after,
     };
     let said = SaidOnce { jwt, body: sha256(&bytes) };
-    let of = LoggedOut { upstream: name, session: None, link: Some(&link) };
+    let of = LoggedOut { upstream: name, session: None, link: Some(&link), until: None };
     let done = authority.store.log_out(of, &said, event.clone(), now).await;
     match done.map_err(|e| broken(&e))? {
         AccessEnded::Now(_) | AccessEnded::Before => Ok(StatusCode::NO_CONTENT.into_response()),

@@ -22,6 +22,7 @@ mod refresh_token;
 mod revocation_notices;
 mod scim;
 mod sign_in;
+mod signals;
 mod standing;
 mod state;
 mod token;
@@ -65,6 +66,7 @@ impl Idp {
         let oidc_appended = format!("{base}/.well-known/openid-configuration");
         let document = get(|State(idp): State<Idp>| async move { idp.metadata() });
         let mut public = Router::new()
+            .merge(passavant_signals::configuration_route(&base))
             .route(&inserted, document.clone())
             .route(&oidc_inserted, document.clone())
             .route(&format!("{base}/jwks"), get(jwks));
@@ -109,7 +111,11 @@ impl Idp {
                 &format!("{base}{INSTALLATIONS}/{{id}}"),
                 get(installations::document).delete(installations::revoke),
             );
-        let router = router.merge(scim::routes(&base)).merge(readable_by_pages(public));
+        let router = router
+            .merge(scim::routes(&base))
+            .merge(passavant_signals::transmitter_routes(&base))
+            .merge(passavant_signals::receiver_routes(&base))
+            .merge(readable_by_pages(public));
         strict_transport(router.with_state(self.clone()), &issuer)
     }
 

@@ -14,7 +14,7 @@ use passavant_proto::{
     others_text::shown,
     time::Timestamp,
 };
-use passavant_store::{AuditEvent, LogoutNotice, StoreError};
+use passavant_store::{AuditEvent, Entry, LogoutNotice, StoreError};
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -31,12 +31,17 @@ const GIVEN_UP: i64 = 24 * 3600;
 /// How often it is looked for sessions that have ended.
 const TURN: Duration = Duration::from_millis(500);
 
-/// What whoever issues tokens of a session records: the session, and the client that is to be told when it
-/// ends.
-pub(super) fn tells(client: &AuthenticatedClient, session: &str) -> Option<(String, String)> {
+/// What whoever issues tokens of a person's session to a client records: that the client is to be told when
+/// the session ends, and that it knows the person, if it listens to signals.
+pub(super) fn tells(
+    operation: &mut Entry,
+    client: &AuthenticatedClient,
+    (session, user_id): (&str, &str),
+) {
     let record = client.record();
-    let wanted = record.backchannel_logout_uri.is_some();
-    wanted.then(|| (session.to_owned(), record.id.clone()))
+    let with_client = |what: &str| (what.to_owned(), record.id.clone());
+    operation.tells = record.backchannel_logout_uri.is_some().then(|| with_client(session));
+    operation.signed_in_to = record.signals.is_some().then(|| with_client(user_id));
 }
 
 impl Idp {

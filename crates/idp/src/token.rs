@@ -65,6 +65,9 @@ impl Grants for Idp {
                 event.event = RequestEvent::TokenExchange.into();
                 token_exchange::exchange(self, request, event).await
             }
+            Ok("client_credentials") => {
+                passavant_signals::issue_token(&self.0.authority, request, event).await
+            }
             Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
             Err(error) => Err(Failure::Refused(error.into())),
         }

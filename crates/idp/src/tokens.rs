@@ -89,7 +89,7 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());
-        operation.tells = tells(issue.client, issue.session);
+        tells(&mut operation, issue.client, (issue.session, &user.id));
         let server = server_of(issue.client, &snapshot.directory);
         operation.known_by = server.map(|server| (user.id.clone(), server));
         match &issue.used_up {

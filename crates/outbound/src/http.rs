@@ -482,6 +482,27 @@ impl Outbound {
         self.send(request, &url, reach, bounds).await
     }
 
+    /// POST of a text of a media type, with an `Authorization` header if there is one.
+    pub async fn post_text(
+        &self,
+        (url, reach): (&str, Reach),
+        (media_type, text): (&str, &str),
+        authorization: Option<&str>,
+        bounds: Bounds,
+    ) -> Result<Answer, OutboundError> {
+        let url = checked(url, reach)?;
+        let mut request = self
+            .client(reach)?
+            .post(url.clone())
+            .header("accept", "application/json")
+            .header("content-type", media_type)
+            .body(text.to_owned());
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        self.send(request, &url, reach, bounds).await
+    }
+
     fn client(&self, reach: Reach) -> Result<Client, OutboundError> {
         let slot = &self.0.clients[reach as usize];
         if let Some(client) = slot.get() {

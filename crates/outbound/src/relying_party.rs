@@ -59,6 +59,9 @@ struct Entry {
 const COOLDOWN: i64 = 10;
 
 /// How long a party has that is told something: its status is the answer.
+/// How long a listener has to answer a push.
+const PUSHED: Duration = Duration::from_secs(10);
+
 const TOLD: Bounds = Bounds { bytes: 0, time: Duration::from_secs(15) };
 
 /// How long a discovery may take, all of its places together.
@@ -417,6 +420,28 @@ impl RelyingParty {
         let answer = answer.map_err(|error| error.to_string())?;
         let error = answer.json::<OAuthError>().ok().map(|answer| answer.error);
         Ok((answer.status, error))
+    }
+
+    /// Pushes a security event token (RFC 8935, section 2), and returns the status, and what was wrong.
+    pub async fn post_security_event(
+        &self,
+        url: &str,
+        reach: Reach,
+        authorization: Option<&str>,
+        token: &str,
+    ) -> Result<(u16, Option<String>), String> {
+        #[derive(serde::Deserialize)]
+        struct Refused {
+            err: String,
+            #[serde(default)]
+            description: String,
+        }
+        let bounds = Bounds { bytes: 16 * 1024, time: PUSHED };
+        let said = ("application/secevent+jwt", token);
+        let answer = self.outbound.post_text((url, reach), said, authorization, bounds).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let why = answer.json::<Refused>().ok();
+        Ok((answer.status, why.map(|why| format!("{} {}", why.err, why.description))))
     }
 
     /// Verifies the JWT of a request of an upstream by which access ends here.

@@ -8,6 +8,7 @@ mod desk;
 mod gateway;
 mod secret_out;
 mod show;
+mod signals;
 mod upstreams;
 
 pub(crate) use show::audit_table;
@@ -31,6 +32,7 @@ use passavant_host::plain;
 use passavant_runtime::config::Config;
 use serde_json::json;
 use show::show;
+use signals::{streams, transmitters};
 use std::{path::PathBuf, process::ExitCode};
 use upstreams::upstreams;
 
@@ -151,6 +153,8 @@ async fn act(args: Admin) -> Result<ExitCode> {
         }
         Noun::Session(act) => return sessions(&api, act, args.json).await.map(done),
         Noun::ClientHost(host) => client_hosts(&api, host).await?,
+        Noun::Transmitter(act) => transmitters(&api, act).await?,
+        Noun::Stream(act) => streams(&api, act).await?,
         Noun::Gateway(act) => return gateway(&api, act, args.json).await.map(done),
         Noun::CutOff(act) => {
             return cut_off(&api, act, args.secret_file.as_deref(), args.json).await;

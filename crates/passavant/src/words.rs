@@ -5,7 +5,8 @@ use super::Cli;
 use clap::{Command, CommandFactory, error::ErrorKind};
 use passavant_admin::types::{
     Accounts, Administrators, AuthorizationServers, ClientHosts, Clients, Connections,
-    GovernedResources, Groups, Kind as _, Resources, TrustedIssuers, Upstreams, Users,
+    GovernedResources, Groups, Kind as _, Resources, Transmitters, TrustedIssuers, Upstreams,
+    Users,
 };
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -168,6 +169,7 @@ fn every_command_that_a_text_names_is_one() {
         TrustedIssuers::NOUN,
         Upstreams::NOUN,
         ClientHosts::NOUN,
+        Transmitters::NOUN,
         GovernedResources::NOUN,
         Accounts::NOUN,
         Administrators::NOUN,

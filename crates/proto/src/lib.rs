@@ -17,6 +17,7 @@ pub mod policy;
 pub mod refusal;
 pub mod saml;
 pub mod secret;
+pub mod ssf;
 pub mod time;
 pub mod xaa;
 

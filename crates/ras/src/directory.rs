@@ -11,6 +11,7 @@ use passavant_proto::{
     oauth::client::{Client, GovernedResource},
     oauth::client_document::{DocumentUrl, INSTALLATIONS},
     refusal::{ClientDocumentRefusal, Refusal},
+    ssf::Transmitter,
     xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use passavant_store::{Readings, Seen, Store, StoreError};
@@ -49,9 +50,16 @@ pub struct RasDirectory {
     barred: Vec<String>,
     /// Whether some of the accepted prefixes are hosts that an administrator listed.
     lists_hosts: bool,
+    /// Others whose signals count here, unless they are switched off.
+    transmitters: Vec<Transmitter>,
     /// Accounts that were read in this generation, for decisions that are recorded against their
     /// rows.
     accounts: Mutex<HashMap<SubjectLink, Arc<Linked>>>,
+}
+
+async fn live_transmitters(store: &Store) -> Result<Vec<Transmitter>, StoreError> {
+    let all = store.all::<Transmitter>().await?.into_iter();
+    Ok(all.filter(|transmitter| !transmitter.disabled).collect())
 }
 
 impl Directory for RasDirectory {
@@ -111,6 +119,7 @@ impl Directory for RasDirectory {
                     .collect(),
             ),
             trusted,
+            transmitters: live_transmitters(store).await?,
             accounts: Mutex::default(),
         })
     }
@@ -180,6 +189,12 @@ fn governed(readings: Readings<GovernedResource>) -> Vec<GovernedResource> {
 }
 
 impl RasDirectory {
+    /// One whose signals count here, and the issuer that it speaks for.
+    pub(crate) fn transmitter(&self, name: &str) -> Option<(&Transmitter, &TrustedIssuer)> {
+        let transmitter = self.transmitters.iter().find(|held| held.name == name)?;
+        Some((transmitter, self.trusted.get(&transmitter.speaks_for)?))
+    }
+
     /// How far the fetch of a document may reach; `None` if it must not be fetched at all.
     fn reach_of(&self, url: &DocumentUrl) -> Option<Reach> {
         let found = self.documents.iter().find(|(prefix, _)| url.as_str().starts_with(prefix));

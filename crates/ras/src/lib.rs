@@ -11,6 +11,7 @@ mod front_channel;
 mod global_token_revocation;
 mod jwt_bearer;
 mod registration;
+mod signals;
 mod standing;
 mod state;
 mod token;
@@ -60,6 +61,7 @@ impl Ras {
             )
             .route(&format!("{base}/authorize"), get(begin::<Ras>).post(front::answer::<Ras>))
             .route(&format!("{base}/callback"), get(callback::callback))
+            .merge(passavant_signals::receiver_routes(&base))
             .with_state(self.clone());
         strict_transport(router, self.issuer())
     }

@@ -327,6 +327,7 @@ pub fn spawn_telling(idp: &Idp, stop: &CancellationToken) {
             () = stop.cancelled() => {}
             () = idp.tell_applications() => {}
             () = idp.tell_authorization_servers() => {}
+            () = idp.tell_listeners() => {}
         }
     });
 }

@@ -6,7 +6,7 @@ use crate::{
     connections::{Leaves, leave_connections},
     database::{Store, StoreError, reading},
     directory::{GENERATION, Generation, Put, read, remove, remove_where, tag_of, write},
-    ledger::{AuditEvent, insert_audit},
+    ledger::{AuditEvent, end_streams, insert_audit},
     people::{LetIn, end_provisioning, remove_links, remove_person_links},
     record::Record,
     rows::record,
@@ -225,6 +225,7 @@ async fn delete_what_names(
     let mut gone = 0;
     if kind == Client::KIND {
         end_client(transaction, id, now).await?;
+        end_streams(transaction, id).await?;
         remove(transaction, LetIn::KIND, id).await?;
         gone += remove_where::<Connection>(transaction, id, |c| c.idp_client_id == id).await?;
     } else if kind == ResourceAuthorizationServer::KIND {

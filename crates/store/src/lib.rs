@@ -31,7 +31,7 @@ pub use keys::{Retirement, SealedKey};
 pub use ledger::{
     AuditEvent, AuditFilter, AuditRow, CutOff, CutOffRecord, EndedListener, EndedSince, Ends,
     Entry, EntryOutcome, Grant, Opens, Outcome, Reconsidered, RevocationNotices, SaidOnce,
-    ServerEnds, SubjectThen, TokenKind, UsedJti,
+    ServerEnds, Signal, SignalStream, SubjectThen, TokenKind, UsedJti, Waiting,
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{

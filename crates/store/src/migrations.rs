@@ -17,7 +17,7 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The later steps, numbered from 1. A released step is never changed.
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
     Step::Both(include_str!("migrations/0003_refresh_again.sql")),
@@ -46,6 +46,10 @@ const STEPS: [Step; 14] = [
     Step::Each {
         sqlite: include_str!("migrations/0014_ended_tokens.sqlite.sql"),
         postgres: include_str!("migrations/0014_ended_tokens.postgres.sql"),
+    },
+    Step::Each {
+        sqlite: include_str!("migrations/0015_signals.sqlite.sql"),
+        postgres: include_str!("migrations/0015_signals.postgres.sql"),
     },
 ];
 

@@ -4,6 +4,7 @@ use crate::rows::Stored;
 use passavant_proto::{
     oauth::client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
+    ssf::Transmitter,
     xaa::trust::{ClientHost, TrustedIssuer},
 };
 
@@ -46,6 +47,8 @@ record!(RegisteredResource, "resource", |r| r.resource.normalized().to_owned());
 record!(Connection, "connection", |connection| connection.id.clone());
 
 record!(TrustedIssuer, "trusted issuer", |trusted| trusted.issuer.to_string());
+
+record!(Transmitter, "transmitter", |transmitter| transmitter.name.clone());
 
 record!(ClientHost, "client host", |host| host.origin.clone());
 

@@ -25,6 +25,8 @@ pub enum SealedAt {
     Link(SubjectLink),
     /// The seed of a person's one-time passwords.
     Seed(String),
+    /// The header that signals are posted with, by the stream's id.
+    Stream(String),
 }
 
 impl SealedAt {
@@ -36,6 +38,7 @@ impl SealedAt {
             Self::Session(sid) => format!("upstream session {sid}"),
             Self::Link(link) => format!("upstream link {}", link.key()),
             Self::Seed(user_id) => format!("totp {user_id}"),
+            Self::Stream(id) => format!("signal stream {id}"),
         }
     }
 }
@@ -104,6 +107,10 @@ impl Store {
         for row in &reading!(self, fetch_all, sqlx::query(seeds))? {
             all.push((SealedAt::Seed(row.try_get("user_id")?), row.try_get("sealed")?));
         }
+        let streams = "SELECT id, sealed FROM signal_streams WHERE sealed <> ''";
+        for row in &reading!(self, fetch_all, sqlx::query(streams))? {
+            all.push((SealedAt::Stream(row.try_get("id")?), row.try_get("sealed")?));
+        }
         Ok(Sealed { values: all, unreadable })
     }
 
@@ -131,6 +138,7 @@ impl Store {
             SealedAt::Session(sid) => (&["upstream_sessions"], "sid", sid),
             SealedAt::Link(link) => (&["upstream_links"], "subject", &link.subject),
             SealedAt::Seed(user_id) => (&["totp"], "user_id", user_id),
+            SealedAt::Stream(id) => (&["signal_streams"], "id", id),
             SealedAt::Upstream(_) => (&[], UpstreamProvider::KIND, ""),
         };
         let mut changed = 0;

@@ -110,6 +110,8 @@ impl Store {
             ("revocation_notices", format!("made_at < {}", before(30 * 86_400))),
             // Twice as long as it can be read.
             ("ended_tokens", format!("made_at < {}", before(1800))),
+            // Of a stream that is gone, and of people who are.
+            ("signals", format!("made_at < {}", before(30 * 86_400))),
             ("ended_subjects", format!("forget_after < {}", before(3600))),
             ("installations", format!("revoked_at < {}", before(30 * 86_400))),
             ("audit", format!("outcome = 'refused' AND at < {refused}")),

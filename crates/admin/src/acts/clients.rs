@@ -7,7 +7,7 @@ use crate::{
     servers::{IdpAdmin, RasAdmin},
     types::{
         ClientChange, ClientProof, ClientView, Clients, Dependents, Fate, Kind, NewClient,
-        NewSecret, SecretView,
+        NewSecret, SecretView, SignalsAbout,
     },
 };
 use passavant_proto::{
@@ -62,6 +62,7 @@ fn view(client: &Client) -> ClientView {
         require_pushed_authorization_requests: client.require_pushed_authorization_requests,
         resources: client.resources.clone(),
         saml_entity_id: client.saml_entity_id.clone(),
+        signals: client.signals.map(SignalsAbout::from),
         software: client.software.clone(),
         registered_at: client.registered.map(|registered| registered.at),
         disabled: client.disabled,
@@ -198,6 +199,35 @@ fn authentication(
     Ok((ClientAuthentication::Secret(vec![hash]), Some(secret)))
 }
 
+/// Whoever listens proves who it is, and verifies what it hears by RS256, which the profile for it asks for.
+async fn check_signals(
+    context: &ActContext,
+    public: bool,
+    signals: Option<SignalsAbout>,
+) -> Result<(), ActError> {
+    if signals.is_none() {
+        return Ok(());
+    }
+    if public {
+        return Err(ActError::conflict(
+            "`signals`: a public client cannot prove who listens",
+            "leave it out, or give the client a secret or a key",
+        ));
+    }
+    context.check_signing_alg("signals", Some(Algorithm::RS256)).await
+}
+
+/// An authorization server knows nobody's sign-in.
+fn no_signals(signals: Option<SignalsAbout>) -> Result<(), ActError> {
+    if signals.is_none() {
+        return Ok(());
+    }
+    Err(ActError::invalid(
+        "`signals`: a resource authorization server has none to tell",
+        "register the client at the identity provider, without --ras",
+    ))
+}
+
 /// Registers a client. The response contains its secret, which is never shown again.
 async fn add(
     context: &ActContext,
@@ -228,6 +258,7 @@ async fn add(
         return Err(no_optional_pkce());
     }
     check_entity_id(context, (&id, public), new.saml_entity_id.as_deref()).await?;
+    check_signals(context, public, new.signals).await?;
     let chosen = new.id_token_signed_response_alg;
     context.check_signing_alg("id_token_signed_response_alg", chosen).await?;
     let client = Client {
@@ -245,6 +276,7 @@ async fn add(
         require_pushed_authorization_requests: new.require_pushed_authorization_requests,
         resources: new.resources,
         saml_entity_id: new.saml_entity_id,
+        signals: new.signals.map(Into::into),
         software: new.software,
         registered: None,
         disabled: false,
@@ -276,6 +308,7 @@ async fn change(
     }
     let entity_id = change.saml_entity_id.as_ref().and_then(Option::as_deref);
     check_entity_id(context, (id, public), entity_id).await?;
+    check_signals(context, public, change.signals.flatten()).await?;
     let keys = other_keys(&held, &change)?;
     let set = move |client: &mut Client| {
         put(&mut client.name, change.name);
@@ -293,6 +326,7 @@ async fn change(
         );
         put(&mut client.resources, change.resources);
         put(&mut client.saml_entity_id, change.saml_entity_id);
+        put(&mut client.signals, change.signals.map(|said| said.map(Into::into)));
         put(&mut client.software, change.software);
         if let (Some(keys), ClientAuthentication::PrivateKeyJwt { .. }) =
             (keys, &client.authentication)
@@ -422,6 +456,7 @@ impl ManagedKind<RasAdmin> for Clients {
         context: &ActContext,
         new: NewClient,
     ) -> Result<ClientView, ActError> {
+        no_signals(new.signals)?;
         // A public client gets only what a person consents to, so people must be able to sign in.
         let trusted = context.store.all::<TrustedIssuer>().await?;
         let people = trusted.iter().any(|trusted| trusted.sign_in.is_some());
@@ -434,6 +469,7 @@ impl ManagedKind<RasAdmin> for Clients {
         id: &str,
         said: ClientChange,
     ) -> Result<ClientView, ActError> {
+        no_signals(said.signals.flatten())?;
         change(context, id, said).await
     }
 }

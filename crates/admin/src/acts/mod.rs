@@ -12,6 +12,7 @@ pub(crate) mod keys;
 pub(crate) mod people;
 pub(crate) mod policy;
 pub(crate) mod provisioning;
+pub(crate) mod signals;
 pub(crate) mod trust;
 pub(crate) mod upstreams;
 

@@ -2,6 +2,7 @@
 //! entry of the OpenAPI document.
 
 mod document;
+mod signals;
 
 use super::{
     problem::refuse,
@@ -517,6 +518,8 @@ pub(super) fn idp() -> Table<IdpAdmin> {
             .answer::<Explanation>(),
             explained,
         )
+        .transmitters()
+        .streams()
         .cut_offs()
         .common()
 }
@@ -548,6 +551,7 @@ pub(super) fn ras() -> Table<RasAdmin> {
             .query::<LinkView>(),
             unlink,
         )
+        .transmitters()
         .cut_offs()
         .common()
 }

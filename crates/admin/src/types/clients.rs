@@ -1,5 +1,6 @@
 //! OAuth clients, at either server.
 
+use super::SignalsAbout;
 use super::written::{
     AlgorithmName, RedirectUri, SecureUrl, given, given_object, maybe_whole, said, said_whole,
     whole,
@@ -78,6 +79,9 @@ pub struct NewClient {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^[A-Za-z0-9._~:/-]{1,200}$")]
     pub saml_entity_id: Option<String>,
+    /// It may listen to signals (OpenID Shared Signals Framework), and of whom; not for public clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<SignalsAbout>,
     /// Which MCP client it is for: `vscode` or `claude-code`.
     #[serde(default)]
     pub software: Option<String>,
@@ -152,6 +156,10 @@ pub struct ClientChange {
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._~:/-]{1,200}$")]
     pub saml_entity_id: Option<Option<String>>,
+    /// Of whom it may listen to signals; `null`: of nobody.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SignalsAbout>)]
+    pub signals: Option<Option<SignalsAbout>>,
     /// Which MCP client it is for; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -228,6 +236,9 @@ pub struct ClientView {
     /// Its entity ID at a SAML identity provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saml_entity_id: Option<String>,
+    /// Of whom it may listen to signals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<SignalsAbout>,
     /// Which MCP client it is for.
     pub software: Option<String>,
     /// When it registered itself, in seconds since 1970; absent where an administrator did.

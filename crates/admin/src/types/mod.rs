@@ -9,6 +9,7 @@ mod cut_off;
 mod keys;
 mod people;
 mod policy;
+mod signals;
 mod trust;
 mod upstreams;
 mod written;
@@ -20,6 +21,7 @@ pub use cut_off::*;
 pub use keys::*;
 pub use people::*;
 pub use policy::*;
+pub use signals::*;
 pub use trust::*;
 pub use upstreams::*;
 
@@ -77,6 +79,8 @@ kinds! {
     TrustedIssuers: "trusted-issuers", "trust", NewTrust, TrustChange, TrustView;
     /// Origins of client metadata documents that a RAS accepts.
     ClientHosts: "client-hosts", "client-host", NewClientHost, Nothing, ClientHostView;
+    /// Others whose signals count here.
+    Transmitters: "transmitters", "transmitter", NewTransmitter, TransmitterChange, TransmitterView;
     /// MCP servers that a RAS governs.
     GovernedResources: "resources", "resource", NewGoverned, GovernedChange, GovernedView;
     /// Accounts at a RAS.

@@ -56,6 +56,11 @@ impl Saying {
         self.with(name, said)
     }
 
+    /// All that was said, also if that is nothing.
+    pub(super) fn whole(self) -> Value {
+        Value::Object(self.0)
+    }
+
     pub(super) fn typed<T: DeserializeOwned>(self) -> Result<T> {
         if self.0.is_empty() {
             bail!("no change is given\nhint: --help lists what can be changed");
@@ -262,6 +267,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             software,
             resources,
             saml_entity_id,
+            signals,
             secret_out,
         } => {
             let said = Saying::new()
@@ -277,8 +283,9 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
                 .with("public", Some(public))
                 .with("software", software)
                 .with("saml_entity_id", saml_entity_id)
+                .with("signals", signals)
                 .with("resources", Some(resources));
-            let said = Value::Object(manner.said_in(said).0);
+            let said = manner.said_in(said).whole();
             let mut out = SecretOut::new("--secret-out", secret_out)?;
             out.keep(add::<Clients>(api, said).await?, "client_secret")
         }
@@ -296,10 +303,12 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             jwks_uri,
             algorithm,
             saml_entity_id,
+            signals,
         } => {
             let said = Saying::new()
                 .with("name", name)
                 .or_none("saml_entity_id", saml_entity_id)
+                .or_none("signals", signals)
                 .list("redirect_uris", redirect_uris)
                 .list("post_logout_redirect_uris", post_logout_redirect_uris)
                 .or_none("backchannel_logout_uri", backchannel_logout_uri)

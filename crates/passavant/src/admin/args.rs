@@ -3,6 +3,7 @@
 mod upstream;
 
 use super::cut_off::{CutOff, EXIT_CODES};
+use super::signals::{Stream, Transmitter};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 pub(super) use upstream::{Upstream, UpstreamOptions};
@@ -42,6 +43,12 @@ pub(super) enum Noun {
     /// Origins of client metadata documents that a resource authorization server accepts (with --ras)
     #[command(subcommand)]
     ClientHost(ClientHost),
+    /// Other parties whose signals about people count here (OpenID Shared Signals Framework)
+    #[command(subcommand)]
+    Transmitter(Transmitter),
+    /// Streams of clients that listen to signals about people
+    #[command(subcommand)]
+    Stream(Stream),
     /// Where people are signed in
     #[command(subcommand)]
     Session(SessionAct),
@@ -273,6 +280,9 @@ pub(super) enum Client {
         /// Its entity ID at a SAML identity provider that is an upstream: it may exchange assertions for a refresh token
         #[arg(long, value_name = "ID")]
         saml_entity_id: Option<String>,
+        /// It may listen to signals about people: about those who signed in to it (its_people), or everyone
+        #[arg(long, value_name = "ABOUT", value_parser = ["its_people", "everyone"])]
+        signals: Option<String>,
         /// Write the secret to this new file (mode 0600) instead of printing it
         #[arg(long, value_name = "FILE")]
         secret_out: Option<PathBuf>,
@@ -313,6 +323,9 @@ pub(super) enum Client {
         /// Its entity ID at a SAML identity provider; `-` for none
         #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         saml_entity_id: Option<String>,
+        /// It may listen to signals about people: its_people or everyone; `-` for nobody
+        #[arg(long, value_name = "ABOUT", allow_hyphen_values = true, value_parser = ["its_people", "everyone", "-"])]
+        signals: Option<String>,
     },
     /// Disable a client immediately
     Disable(ById),

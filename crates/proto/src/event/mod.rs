@@ -68,6 +68,7 @@ words! {
         Rule = "rule": "the connection, or the rule of a gateway, that decided",
         Scope = "scope": "scopes that were granted",
         Session = "session": "the sign-in, `sid` of ID tokens",
+        Signal = "signal": "the shared signal: the last part of its event's name",
         Status = "status": "HTTP status of an MCP server's answer; 0: there was none",
         Subject = "subject": "the person as their issuer names them",
         SubjectToken = "subject_token": "id of the token that an ID-JAG was asked for with",
@@ -146,6 +147,10 @@ words! {
         LogoutNotice = "logout_notice": "an application was told that a session has ended, or could not be told",
         AccessEnded = "access_ended": "an identity provider said that somebody's access has ended",
         RevocationNotice = "revocation_notice": "an authorization server was told that somebody's access has ended, or could not be told",
+        ClientCredentials = "client_credentials": "a client that listens to signals got a token for its stream",
+        SignalStream = "signal_stream": "a client that listens made, changed or deleted its stream, or its stream was paused",
+        SignalTold = "signal.told": "a client that listens was told of somebody, or did not take it",
+        SignalHeard = "signal.heard": "another party told something of somebody, and their access ended, or nothing",
         CredentialAdded = "credential.added": "a person added a way to sign in: a passkey, one-time passwords, another password",
         CredentialRemoved = "credential.removed": "a person removed one",
         Enrol = "enrol": "a computer was enrolled",
@@ -273,6 +278,26 @@ impl RequestEvent {
             Self::Introspection => {
                 &[Detail::Address, Detail::Issuer, Detail::Reason, Detail::RequestId, Detail::Jti]
             }
+            Self::ClientCredentials => {
+                &[Detail::Address, Detail::Jti, Detail::Reason, Detail::RequestId, Detail::Scope]
+            }
+            Self::SignalStream => {
+                &[Detail::More, Detail::Reason, Detail::RequestId, Detail::Signal]
+            }
+            Self::SignalTold => {
+                &[Detail::Count, Detail::Jti, Detail::More, Detail::Reason, Detail::Signal]
+            }
+            Self::SignalHeard => &[
+                Detail::Address,
+                Detail::Count,
+                Detail::Issuer,
+                Detail::Jti,
+                Detail::More,
+                Detail::Reason,
+                Detail::RequestId,
+                Detail::Signal,
+                Detail::Subject,
+            ],
             Self::EndedTokens => &[Detail::Address, Detail::Reason, Detail::RequestId],
             Self::Revocation => &[Detail::Address, Detail::Jti, Detail::Reason, Detail::RequestId],
             Self::PushedRequest => &[Detail::Address, Detail::Reason, Detail::RequestId],

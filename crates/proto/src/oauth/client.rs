@@ -88,6 +88,8 @@ pub struct Client {
     /// Its entity ID at a SAML identity provider, where it signs people in by SAML: it may exchange
     /// assertions for that audience for a refresh token (ID-JAG draft section 4.5).
     pub saml_entity_id: Option<String>,
+    /// Whom it is told of as a receiver of signals, if it may be one (SSF 1.0).
+    pub signals: Option<crate::ssf::Told>,
     /// The MCP client that it is registered for, by its name in `passavant install` (`vscode`,
     /// `claude-code`). People's catalogs contain it, and the installer writes native settings for
     /// it.
@@ -125,6 +127,7 @@ impl Default for Client {
             require_pushed_authorization_requests: false,
             resources: Vec::new(),
             saml_entity_id: None,
+            signals: None,
             software: None,
             registered: None,
             disabled: false,

@@ -56,7 +56,8 @@ impl SubId {
         }
     }
 
-    fn read(object: &Map<String, Value>) -> Result<Self, RequestError> {
+    /// From the JSON object.
+    pub(crate) fn read(object: &Map<String, Value>) -> Result<Self, RequestError> {
         let member = |name: &'static str| {
             let text = object.get(name).and_then(Value::as_str).unwrap_or_default();
             let plain =

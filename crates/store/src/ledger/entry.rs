@@ -138,6 +138,8 @@ pub struct Entry {
     /// A person, and an authorization server that knows of them from now on: whoever gets an ID-JAG about
     /// them does anyway.
     pub known_by: Option<(String, String)>,
+    /// A person, and a client that listens and knows of them from now on.
+    pub signed_in_to: Option<(String, String)>,
     /// The token minted.
     pub grant: Option<Grant>,
     /// The audit event of success, or of a refusal decided before; `None` for a step that has no
@@ -165,6 +167,7 @@ impl Entry {
             subject: None,
             tells: None,
             known_by: None,
+            signed_in_to: None,
             grant: None,
             event,
             reasons: ["session.ended", "refresh.invalid", "jti.replay"],
@@ -423,18 +426,19 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
     let mut grants = Vec::new();
     let mut told = BTreeSet::new();
     let mut known = BTreeSet::new();
+    let mut listeners = BTreeSet::new();
     let mut events = Vec::new();
     for (queued, outcome) in group.iter().zip(&outcomes) {
         let operation = &queued.operation;
         if recorded(outcome) {
             let asserted_at = operation.subject.as_ref().map(|then| then.issued_at);
             grants.extend(operation.grant.as_ref().map(|grant| (grant, asserted_at)));
-            told.extend(&operation.tells);
-            known.extend(
-                operation.known_by.as_ref().map(|(user, party)| (user.as_str(), party.as_str())),
-            );
+            let both = |(a, b): &'_ (String, String)| (a.clone(), b.clone());
+            told.extend(operation.tells.as_ref().map(both));
+            listeners.extend(operation.signed_in_to.as_ref().map(both));
+            known.extend(operation.known_by.as_ref().map(both));
             let id_jag = operation.grant.as_ref().filter(|grant| grant.kind == TokenKind::IdJag);
-            known.extend(id_jag.map(|grant| (grant.user_id.as_str(), grant.party.as_str())));
+            known.extend(id_jag.map(|grant| (grant.user_id.clone(), grant.party.clone())));
         }
         let reason = match outcome {
             EntryOutcome::Recorded => None,
@@ -451,8 +455,13 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
         }
     }
     insert_grants(&mut transaction, &grants).await?;
-    insert_told_of(&mut transaction, &known.into_iter().collect::<Vec<_>>()).await?;
-    insert_told(&mut transaction, &told.into_iter().collect::<Vec<_>>()).await?;
+    for (table, pairs) in [
+        ("told_of (user_id, party)", known),
+        ("session_clients (sid, client_id)", told),
+        ("known_to_client (user_id, client_id)", listeners),
+    ] {
+        insert_pairs(&mut transaction, table, &pairs.into_iter().collect::<Vec<_>>()).await?;
+    }
     insert_audit(&mut transaction, &events).await?;
     transaction.commit().await?;
     Ok(outcomes)
@@ -681,40 +690,20 @@ pub(crate) async fn insert_jtis(
     Ok(won)
 }
 
-/// Notes which parties know of which people.
-async fn insert_told_of(
+/// Writes pairs of texts that are not there yet.
+async fn insert_pairs(
     transaction: &mut Transaction<'static, Any>,
-    known: &[(&str, &str)],
+    table: &'static str,
+    pairs: &[(String, String)],
 ) -> Result<(), StoreError> {
-    for chunk in chunks(known) {
+    for chunk in chunks(pairs) {
         let mut arguments = AnyArguments::default();
-        for (user_id, party) in chunk {
-            bind(&mut arguments, *user_id)?;
-            bind(&mut arguments, *party)?;
+        for (one, other) in chunk {
+            bind(&mut arguments, one.as_str())?;
+            bind(&mut arguments, other.as_str())?;
         }
-        let sql = format!(
-            "INSERT INTO told_of (user_id, party) VALUES {} ON CONFLICT DO NOTHING",
-            rows(chunk.len(), 2)
-        );
-        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
-    }
-    Ok(())
-}
-
-async fn insert_told(
-    transaction: &mut Transaction<'static, Any>,
-    told: &[&(String, String)],
-) -> Result<(), StoreError> {
-    for chunk in chunks(told) {
-        let mut arguments = AnyArguments::default();
-        for (sid, client_id) in chunk {
-            bind(&mut arguments, sid.as_str())?;
-            bind(&mut arguments, client_id.as_str())?;
-        }
-        let sql = format!(
-            "INSERT INTO session_clients (sid, client_id) VALUES {} ON CONFLICT DO NOTHING",
-            rows(chunk.len(), 2)
-        );
+        let sql =
+            format!("INSERT INTO {table} VALUES {} ON CONFLICT DO NOTHING", rows(chunk.len(), 2));
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
     }
     Ok(())

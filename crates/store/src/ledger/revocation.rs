@@ -4,6 +4,7 @@
 use super::{
     audit::{AuditEvent, insert_audit},
     entry::{GRANT, Grant, grant_of},
+    signals::all_sessions_revoked,
 };
 use crate::database::{Store, StoreError, reading};
 use passavant_proto::{event::Detail, time::Timestamp};
@@ -62,7 +63,7 @@ pub(crate) async fn notify_all(
             .execute(&mut **transaction)
             .await?;
     }
-    Ok(())
+    all_sessions_revoked(transaction, user_id, now).await
 }
 
 impl Store {

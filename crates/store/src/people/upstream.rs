@@ -10,11 +10,13 @@ use crate::{
         provisioning::{keep_unlinked, provisioned_as},
     },
     record::{Record, record},
+    rows::document,
     sign_in::{Session, end_session, end_sign_ins, end_upstream, insert_session, leave_cookie},
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},
     identifier::SubjectIssuer,
+    oidc::authentication::Authentication,
     oidc::upstream::UpstreamProvider,
     saml::SamlSubject,
     time::{SKEW, Timestamp},
@@ -121,6 +123,8 @@ pub struct LoggedOut<'a> {
     pub session: Option<&'a str>,
     /// The person; all of their sessions, if none is named.
     pub link: Option<&'a SubjectLink>,
+    /// Sign-ins until then, by the upstream's clock; `None`: all until now.
+    pub until: Option<Timestamp>,
 }
 
 /// A session that has to be checked at its upstream.
@@ -492,8 +496,9 @@ impl Store {
         // A session that is named is one of the person who is named, if both are.
         let mut sids = Vec::new();
         if of.session.is_some() || user_id.is_some() {
-            let sql = "SELECT sid FROM upstream_sessions WHERE upstream = $1 \
-                       AND ($2 = '' OR their_sid = $2) AND ($3 = '' OR user_id = $3)";
+            let sql = "SELECT of.sid, held.authentication FROM upstream_sessions of \
+                       LEFT JOIN sessions held ON held.sid = of.sid WHERE of.upstream = $1 \
+                       AND ($2 = '' OR of.their_sid = $2) AND ($3 = '' OR of.user_id = $3)";
             let rows = sqlx::query(sql)
                 .bind(of.upstream)
                 .bind(of.session.unwrap_or_default())
@@ -503,7 +508,14 @@ impl Store {
             // Nobody is linked as the person who is named: no session is theirs.
             if of.link.is_none() || user_id.is_some() {
                 for row in &rows {
-                    sids.push(row.try_get::<String, _>("sid")?);
+                    // One that cannot be read ends.
+                    let later = of.until.is_some_and(|until| {
+                        let how = document::<Authentication>(row, "authentication", "session");
+                        how.is_ok_and(|how| how.auth_time.since(until) > SKEW)
+                    });
+                    if !later {
+                        sids.push(row.try_get::<String, _>("sid")?);
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@ use passavant_proto::{
     identifier::Resource,
     jose::jwk::Algorithm,
     oauth::client::{Client, ClientAuthentication, ClientKeys, SecretHash, SelfRegistered},
+    ssf::Told,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct ClientRow {
     resources: Vec<Resource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     saml_entity_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signals: Option<ToldRow>,
     #[serde(default)]
     software: Option<String>,
     #[serde(default)]
@@ -73,6 +76,13 @@ enum KeysRow {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ToldRow {
+    ItsPeople,
+    Everyone,
+}
+
+#[derive(Serialize, Deserialize)]
 struct SelfRegisteredRow {
     at: Timestamp,
     #[serde(default)]
@@ -98,11 +108,16 @@ impl Stored for Client {
             require_pushed_authorization_requests,
             resources,
             saml_entity_id,
+            signals,
             software,
             registered,
             disabled,
         } = self.clone();
         ClientRow {
+            signals: signals.map(|told| match told {
+                Told::ItsPeople => ToldRow::ItsPeople,
+                Told::Everyone => ToldRow::Everyone,
+            }),
             id,
             name,
             authentication: to_row(authentication),
@@ -140,11 +155,16 @@ impl Stored for Client {
             require_pushed_authorization_requests,
             resources,
             saml_entity_id,
+            signals,
             software,
             registered,
             disabled,
         } = row;
         Self {
+            signals: signals.map(|told| match told {
+                ToldRow::ItsPeople => Told::ItsPeople,
+                ToldRow::Everyone => Told::Everyone,
+            }),
             id,
             name,
             authentication: of_row(authentication),

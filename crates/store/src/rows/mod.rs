@@ -26,6 +26,7 @@ mod refresh_token;
 mod registered_resource;
 #[cfg(test)]
 mod shapes;
+mod transmitter;
 mod trusted_issuer;
 mod upstream_provider;
 mod user;

@@ -28,6 +28,7 @@ use passavant_proto::{
         SubIdFormat, Subject,
     },
     saml::{NameId, SamlProvider, SamlSubject},
+    ssf::{Told, Transmitter},
     time::Timestamp,
     xaa::trust::{
         Account, AccountResolution, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer,
@@ -290,6 +291,7 @@ fn clients() {
         require_pushed_authorization_requests: true,
         resources: vec![resource()],
         saml_entity_id: Some("urn:app".to_owned()),
+        signals: Some(Told::ItsPeople),
         software: Some("vscode".to_owned()),
         registered: Some(SelfRegistered { at: Timestamp(1), used: true }),
         disabled: true,
@@ -321,11 +323,28 @@ fn clients() {
                 "backchannel_logout_uri": "https://app.example/bcl", "id_token_lifetime": 60, "id_token_signed_response_alg": "RS256",
                 "pkce_optional": true, "device_grant": true, "dpop_bound_access_tokens": true,
                 "require_pushed_authorization_requests": true,
-                "resources": ["https://mcp.example/a"], "saml_entity_id": "urn:app", "software": "vscode",
+                "resources": ["https://mcp.example/a"], "saml_entity_id": "urn:app", "signals": "its_people", "software": "vscode",
                 "registered": {"at": 1, "used": true}, "disabled": true}),
             &json!({"id": "c", "name": "C", "authentication": document}),
         );
     }
+    is_stored(
+        &Transmitter {
+            name: "corp".to_owned(),
+            issuer: issuer("https://idp.example"),
+            audience: "https://login.example".to_owned(),
+            speaks_for: "corp".to_owned(),
+            jwks_uri: Some("https://idp.example/keys".to_owned()),
+            algorithm: Algorithm::RS256,
+            token_hash: "hash".to_owned(),
+            disabled: true,
+        },
+        &json!({"name": "corp", "issuer": "https://idp.example", "audience": "https://login.example",
+            "speaks_for": "corp", "jwks_uri": "https://idp.example/keys", "algorithm": "RS256",
+            "token_hash": "hash", "disabled": true}),
+        &json!({"name": "corp", "issuer": "https://idp.example", "audience": "https://login.example",
+            "speaks_for": "corp", "token_hash": "hash"}),
+    );
     is_stored(
         &ClientHost { origin: "https://app.example".to_owned(), disabled: true },
         &json!({"origin": "https://app.example", "disabled": true}),

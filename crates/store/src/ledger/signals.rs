@@ -1,0 +1,457 @@
+//! What other parties are told of people while they are signed in (OpenID Shared Signals Framework): who
+//! listens, and what each has not been told yet. The database writes an event with the change that it
+//! tells of; a node that holds a stream delivers its events in their order.
+
+use super::audit::{AuditEvent, insert_audit};
+use crate::database::{Store, StoreError, reading};
+use passavant_proto::{
+    event::Detail,
+    secret::sha256,
+    ssf::{EventType, StreamStatus},
+    time::Timestamp,
+};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
+
+/// Most events that wait for one stream; of more, the oldest go.
+const MOST_WAITING: i64 = 100_000;
+
+/// A party that listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalStream {
+    /// Its id.
+    pub id: String,
+    /// The client that listens: one stream each.
+    pub client_id: String,
+    /// Which events it wants.
+    pub events: Vec<EventType>,
+    /// Where they are posted; `None`: they are fetched.
+    pub endpoint_url: Option<String>,
+    /// The `Authorization` header that goes with them, sealed.
+    pub sealed: Option<String>,
+    /// What the client calls it.
+    pub description: String,
+    /// Whether events are delivered.
+    pub status: StreamStatus,
+    /// Why not; empty if nobody said.
+    pub reason: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// How often the first event that waits was tried.
+    pub tries: i64,
+    /// Since when the listener takes nothing; 0 if it does.
+    pub failing_since: Timestamp,
+    /// Why it took nothing.
+    pub failure: String,
+}
+
+/// An event that somebody is to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// `jti` of its token, however often it is delivered.
+    pub jti: String,
+    /// The event, by its word; one of a later version is not known here.
+    pub event: String,
+    /// Whom it is about; empty for one about the stream.
+    pub user_id: String,
+    /// What it says, as a JSON object.
+    pub facts: String,
+    /// Whether the person had signed in to the listener then.
+    pub known: bool,
+    /// When it happened.
+    pub made_at: Timestamp,
+}
+
+/// How many events wait for a stream, and since when the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many.
+    pub count: i64,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
+const STREAM: &str = "id, client_id, events, endpoint_url, sealed, description, status, reason, \
+                      created_at, tries, failing_since, failure";
+
+fn stream_of(row: &AnyRow) -> Result<SignalStream, StoreError> {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let (events, status): (String, String) = (row.try_get("events")?, row.try_get("status")?);
+    Ok(SignalStream {
+        id: row.try_get("id")?,
+        client_id: row.try_get("client_id")?,
+        events: events.split(' ').filter_map(EventType::of_word).collect(),
+        endpoint_url: some(row.try_get("endpoint_url")?),
+        sealed: some(row.try_get("sealed")?),
+        description: row.try_get("description")?,
+        // What a later version may write is not delivered here.
+        status: StreamStatus::of_word(&status).unwrap_or(StreamStatus::Paused),
+        reason: row.try_get("reason")?,
+        created_at: Timestamp(row.try_get("created_at")?),
+        tries: row.try_get("tries")?,
+        failing_since: Timestamp(row.try_get("failing_since")?),
+        failure: row.try_get("failure")?,
+    })
+}
+
+fn signal_of(row: &AnyRow) -> Result<Signal, StoreError> {
+    Ok(Signal {
+        jti: row.try_get("jti")?,
+        event: row.try_get("event")?,
+        user_id: row.try_get("user_id")?,
+        facts: row.try_get("facts")?,
+        known: row.try_get::<i64, _>("known")? > 0,
+        made_at: Timestamp(row.try_get("made_at")?),
+    })
+}
+
+fn words(events: &[EventType]) -> String {
+    events.iter().map(|event| event.word()).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes an event about a stream itself.
+async fn insert_about_stream(
+    transaction: &mut Transaction<'static, Any>,
+    stream: &str,
+    signal: &Signal,
+) -> Result<(), StoreError> {
+    let add = "INSERT INTO signals (jti, stream, event, user_id, facts, known, made_at) \
+               VALUES ($1, $2, $3, $4, $5, 1, $6)";
+    sqlx::query(add)
+        .bind(signal.jti.as_str())
+        .bind(stream)
+        .bind(signal.event.as_str())
+        .bind(signal.user_id.as_str())
+        .bind(signal.facts.as_str())
+        .bind(signal.made_at.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// Tells who listens that all sessions of a person were revoked, in place of each of them.
+pub(crate) async fn all_sessions_revoked(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let each = "DELETE FROM signals WHERE event = 'session-revoked' AND user_id = $1 AND made_at = $2 \
+                AND facts <> '{}'";
+    sqlx::query(each).bind(user_id).bind(now.0).execute(&mut **transaction).await?;
+    let streams = "SELECT id, (SELECT COALESCE(MAX(position), 0) FROM signals) AS newest, (SELECT COUNT(*) FROM known_to_client k WHERE k.user_id = $1 \
+                   AND k.client_id = signal_streams.client_id) AS known \
+                   FROM signal_streams WHERE status <> 'disabled'";
+    for row in sqlx::query(streams).bind(user_id).fetch_all(&mut **transaction).await? {
+        let (stream, newest): (String, i64) = (row.try_get("id")?, row.try_get("newest")?);
+        let add = "INSERT INTO signals (jti, stream, event, user_id, facts, known, made_at) \
+                   VALUES ($1, $2, 'session-revoked', $3, '{}', $4, $5) ON CONFLICT DO NOTHING";
+        sqlx::query(add)
+            .bind(sha256(format!("{stream} {user_id} {} {newest}", now.0).as_bytes()))
+            .bind(stream.as_str())
+            .bind(user_id)
+            .bind(row.try_get::<i64, _>("known")?)
+            .bind(now.0)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Ends the stream of a client that is gone.
+pub(crate) async fn end_streams(
+    transaction: &mut Transaction<'static, Any>,
+    client_id: &str,
+) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM signals WHERE stream IN (SELECT id FROM signal_streams WHERE client_id = $1)",
+        "DELETE FROM signal_streams WHERE client_id = $1",
+        "DELETE FROM known_to_client WHERE client_id = $1",
+    ] {
+        sqlx::query(sql).bind(client_id).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Makes a stream; `false` if its client has one.
+    pub async fn create_stream(
+        &self,
+        stream: &SignalStream,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let add = "INSERT INTO signal_streams (id, client_id, events, endpoint_url, sealed, \
+                   description, status, reason, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+                   ON CONFLICT (client_id) DO NOTHING";
+        let added = sqlx::query(add)
+            .bind(stream.id.as_str())
+            .bind(stream.client_id.as_str())
+            .bind(words(&stream.events))
+            .bind(stream.endpoint_url.as_deref().unwrap_or_default())
+            .bind(stream.sealed.as_deref().unwrap_or_default())
+            .bind(stream.description.as_str())
+            .bind(stream.status.word())
+            .bind(stream.reason.as_str())
+            .bind(stream.created_at.0)
+            .execute(&mut *transaction)
+            .await?;
+        if added.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The stream of a client.
+    pub async fn stream_of(&self, client_id: &str) -> Result<Option<SignalStream>, StoreError> {
+        let sql = format!("SELECT {STREAM} FROM signal_streams WHERE client_id = $1");
+        let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(client_id);
+        reading!(self, fetch_optional, query())?.map(|row| stream_of(&row)).transpose()
+    }
+
+    /// All streams, and what waits for each.
+    pub async fn streams(&self) -> Result<Vec<(SignalStream, Waiting)>, StoreError> {
+        let sql = format!(
+            "SELECT {STREAM}, (SELECT COUNT(*) FROM signals WHERE stream = signal_streams.id) AS waiting, \
+             (SELECT MIN(made_at) FROM signals WHERE stream = signal_streams.id) AS since \
+             FROM signal_streams ORDER BY client_id LIMIT 1000"
+        );
+        let rows = reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())))?;
+        let read = |row: &AnyRow| {
+            let since = row.try_get::<Option<i64>, _>("since")?.map(Timestamp);
+            Ok((stream_of(row)?, Waiting { count: row.try_get("waiting")?, since }))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Changes what a listener said of its stream, and its status. `told`: an event about it that goes
+    /// out with that. `false` if it is not there any more.
+    pub async fn change_stream(
+        &self,
+        stream: &SignalStream,
+        told: Option<Signal>,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        // What was put off is tried by the new word.
+        let change = "UPDATE signal_streams SET events = $2, endpoint_url = $3, sealed = $4, \
+                      description = $5, status = $6, reason = $7, next_at = 0, tries = 0, \
+                      failing_since = 0, failure = '' WHERE id = $1";
+        let changed = sqlx::query(change)
+            .bind(stream.id.as_str())
+            .bind(words(&stream.events))
+            .bind(stream.endpoint_url.as_deref().unwrap_or_default())
+            .bind(stream.sealed.as_deref().unwrap_or_default())
+            .bind(stream.description.as_str())
+            .bind(stream.status.word())
+            .bind(stream.reason.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        if changed.rows_affected() == 0 {
+            return Ok(false);
+        }
+        if stream.status == StreamStatus::Disabled {
+            sqlx::query("DELETE FROM signals WHERE stream = $1")
+                .bind(stream.id.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        if let Some(told) = told {
+            insert_about_stream(&mut transaction, &stream.id, &told).await?;
+        }
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Deletes a client's stream with all that waits; `false` if there is none of this id.
+    pub async fn delete_stream(
+        &self,
+        (client_id, id): (&str, &str),
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        let gone = sqlx::query("DELETE FROM signal_streams WHERE id = $1 AND client_id = $2")
+            .bind(id)
+            .bind(client_id)
+            .execute(&mut *transaction)
+            .await?;
+        if gone.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query("DELETE FROM signals WHERE stream = $1")
+            .bind(id)
+            .execute(&mut *transaction)
+            .await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Writes a verification event; `false` if one was asked for since `before`.
+    pub async fn verify_stream(
+        &self,
+        id: &str,
+        signal: &Signal,
+        before: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let ask = "UPDATE signal_streams SET asked_at = $2 WHERE id = $1 AND asked_at <= $3";
+        let asked = sqlx::query(ask).bind(id).bind(signal.made_at.0).bind(before.0);
+        if asked.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_about_stream(&mut transaction, id, signal).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The streams that events are to be posted to now.
+    pub async fn due_streams(&self, now: Timestamp) -> Result<Vec<SignalStream>, StoreError> {
+        let sql = format!(
+            "SELECT {STREAM} FROM signal_streams WHERE status = 'enabled' AND endpoint_url <> '' \
+             AND next_at <= $1 AND held_until <= $1 \
+             AND EXISTS (SELECT 1 FROM signals WHERE stream = signal_streams.id)"
+        );
+        let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(now.0);
+        let rows = reading!(self, fetch_all, query())?;
+        rows.iter().map(stream_of).collect()
+    }
+
+    /// Holds a stream: no other node delivers its events before `until`. `false` if another one holds it,
+    /// or if it is not to be delivered any more.
+    pub async fn hold_stream(
+        &self,
+        id: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let hold = "UPDATE signal_streams SET held_until = $3, tries = tries + 1 \
+                    WHERE id = $1 AND held_until <= $2 AND next_at <= $2 AND status = 'enabled'";
+        let held = sqlx::query(hold).bind(id).bind(now.0).bind(until.0);
+        let held = held.execute(&mut *transaction).await?.rows_affected() == 1;
+        transaction.commit().await?;
+        Ok(held)
+    }
+
+    /// Lets a stream go after its events were taken.
+    pub async fn let_stream_go(&self, id: &str) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let go = "UPDATE signal_streams SET held_until = 0, next_at = 0, tries = 0, failing_since = 0, \
+                  failure = '' WHERE id = $1";
+        sqlx::query(go).bind(id).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Lets a stream go whose listener did not take an event: it is tried again at `next_at`.
+    pub async fn put_stream_off(
+        &self,
+        id: &str,
+        failure: &str,
+        now: Timestamp,
+        next_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let off = "UPDATE signal_streams SET held_until = 0, next_at = $3, failure = $4, \
+                   failing_since = CASE WHEN failing_since = 0 THEN $2 ELSE failing_since END WHERE id = $1";
+        sqlx::query(off)
+            .bind(id)
+            .bind(now.0)
+            .bind(next_at.0)
+            .bind(failure)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Pauses a stream whose listener has taken nothing for long; what waits is kept.
+    pub async fn pause_stream(
+        &self,
+        id: &str,
+        reason: &str,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let pause = "UPDATE signal_streams SET status = 'paused', reason = $2, held_until = 0 \
+                     WHERE id = $1 AND status = 'enabled'";
+        let paused = sqlx::query(pause).bind(id).bind(reason).execute(&mut *transaction).await?;
+        if paused.rows_affected() == 1 {
+            insert_audit(&mut transaction, &[event]).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// The first events that wait for a stream.
+    pub async fn signals(&self, stream: &str, most: usize) -> Result<Vec<Signal>, StoreError> {
+        let sql = "SELECT jti, event, user_id, facts, known, made_at FROM signals \
+                   WHERE stream = $1 ORDER BY position LIMIT $2";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = reading!(self, fetch_all, sqlx::query(sql).bind(stream).bind(most))?;
+        rows.iter().map(signal_of).collect()
+    }
+
+    /// Forgets events of a stream: they were taken, or are for nobody. Returns how many were there.
+    pub async fn end_signals(
+        &self,
+        stream: &str,
+        jtis: &[String],
+        events: &[AuditEvent],
+    ) -> Result<u64, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let mut gone = 0;
+        for jti in jtis {
+            let end = sqlx::query("DELETE FROM signals WHERE stream = $1 AND jti = $2");
+            gone += end.bind(stream).bind(jti).execute(&mut *transaction).await?.rows_affected();
+        }
+        if gone > 0 {
+            insert_audit(&mut transaction, events).await?;
+        }
+        transaction.commit().await?;
+        Ok(gone)
+    }
+
+    /// Drops what has waited since before `before`, and of what waits for one stream the oldest beyond
+    /// [`MOST_WAITING`]. Writes how many, for each listener.
+    pub async fn drop_old_signals(
+        &self,
+        before: Timestamp,
+        event: impl Fn(&SignalStream) -> AuditEvent + Send,
+    ) -> Result<u64, StoreError> {
+        let mut all = 0;
+        for (stream, waiting) in self.streams().await? {
+            if waiting.count <= MOST_WAITING && waiting.since.is_none_or(|since| since >= before) {
+                continue;
+            }
+            let mut transaction = self.begin_plain().await?;
+            let old = "DELETE FROM signals WHERE stream = $1 AND (made_at < $2 OR position <= \
+                       (SELECT position FROM signals WHERE stream = $1 ORDER BY position DESC \
+                        LIMIT 1 OFFSET $3))";
+            let gone = sqlx::query(old)
+                .bind(stream.id.as_str())
+                .bind(before.0)
+                .bind(MOST_WAITING)
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected();
+            let event = event(&stream).with(Detail::Count, gone.to_string());
+            if gone > 0 {
+                insert_audit(&mut transaction, &[event]).await?;
+            }
+            transaction.commit().await?;
+            all += gone;
+        }
+        Ok(all)
+    }
+
+    /// What waits for streams that are delivered.
+    pub async fn waiting_signals(&self) -> Result<Waiting, StoreError> {
+        let sql = "SELECT COUNT(*), MIN(made_at) FROM signals WHERE stream IN \
+                   (SELECT id FROM signal_streams WHERE status = 'enabled' AND endpoint_url <> '')";
+        let row = reading!(self, fetch_one, sqlx::query(sql))?;
+        Ok(Waiting {
+            count: row.try_get(0)?,
+            since: row.try_get::<Option<i64>, _>(1)?.map(Timestamp),
+        })
+    }
+}
