@@ -13,6 +13,7 @@ use bolero::{TypeGenerator, check};
 use passavant_outbound::{Event, Parser};
 use passavant_proto::{
     identifier::{Issuer, Resource},
+    jose::jwk::{Algorithm, KeySet},
     jose::jws::{Unverified, peek},
     mcp::{
         message,
@@ -24,6 +25,7 @@ use passavant_proto::{
         redirect_uri,
         scope::Scopes,
     },
+    ssf::{self, PollRequest, StreamRequest, StreamStatus},
     time::Timestamp,
     xaa::id_jag::UnverifiedIdJag,
 };
@@ -191,6 +193,37 @@ fn jws() {
             assert!(token.len() <= 16 * 1024 && read.kid().is_none_or(|kid| kid.len() <= 256));
         }
         let _ = peek(token);
+    });
+}
+
+#[test]
+fn security_event() {
+    const KEYS: &[u8] = br#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","alg":"ES256",
+        "x":"axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY","y":"T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"}]}"#;
+    let issuer = Issuer::parse("https://idp.example").unwrap();
+    jwts(|token| {
+        let keys = KeySet::parse(KEYS, Algorithm::ES256).unwrap();
+        let _ = ssf::claimed(token);
+        assert!(ssf::verify(token, &keys, (&issuer, "us"), Timestamp(1)).is_err());
+    });
+}
+
+#[test]
+fn signal_requests() {
+    const GOOD: &[&[u8]] = &[
+        br#"{"stream_id":"s","delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":"https://a.example/","authorization_header":"Bearer x"},"events_requested":["https://schemas.openid.net/secevent/caep/event-type/session-revoked"],"description":"d"}"#,
+        br#"{"stream_id":"s","status":"paused","reason":"r","state":"t"}"#,
+        br#"{"maxEvents":10,"returnImmediately":true,"ack":["a","b"],"setErrs":{"c":{"err":"invalid_key","description":"d"}}}"#,
+    ];
+    readers(GOOD, |bytes| {
+        let held = serde_json::json!({"aud": "us", "iss": "https://idp.example"});
+        let _ = StreamRequest::parse(bytes, None);
+        let _ = StreamRequest::parse(bytes, Some(&held));
+        let _ = StreamStatus::parse(bytes);
+        let _ = StreamStatus::parse_verification(bytes);
+        if let Ok(poll) = PollRequest::parse(bytes) {
+            assert!(poll.most <= 100 && poll.acknowledged.len() <= 1000);
+        }
     });
 }
 

@@ -5,9 +5,9 @@ import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** Starts it with `features`; `at` is http://localhost:PORT. Its database is in memory. */
-export async function keycloak({ folder, port, features, log }) {
+export async function keycloak({ folder, port, features, log, more = [] }) {
   const at = `http://localhost:${port}`, file = openSync(log, 'w');
-  const child = spawn(join(folder, 'bin/kc.sh'), ['start-dev', '--db=dev-mem', `--features=${features}`, '--http-host=127.0.0.1', `--http-port=${port}`, `--hostname=${at}`], {
+  const child = spawn(join(folder, 'bin/kc.sh'), ['start-dev', '--db=dev-mem', `--features=${features}`, '--http-host=127.0.0.1', `--http-port=${port}`, `--hostname=${at}`, ...more], {
     env: { ...process.env, KC_BOOTSTRAP_ADMIN_USERNAME: 'admin', KC_BOOTSTRAP_ADMIN_PASSWORD: 'admin', JAVA_OPTS_KC_HEAP: '-Xms64m -Xmx700m' },
     stdio: ['ignore', file, file], detached: true,
   });

@@ -4,7 +4,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
-import { createLocalJWKSet, jwtVerify } from 'jose';
+import { createLocalJWKSet, createRemoteJWKSet, jwtVerify } from 'jose';
 import { browse } from './browser.mjs';
 import { keycloak } from './keycloak.mjs';
 
@@ -990,11 +990,91 @@ tools = ["watch"]
     return `with the command itself: half of the tokens within ${took[took.length >> 1]} ms, all within ${took.at(-1)} ms; streams ${streams[streams.length >> 1]} and ${streams.at(-1)} ms; ${kills} kills`;
   });
 
+  // ---------- those who listen ----------
+  await row(`jose ${version('jose')}`, 'verifies shared signals that our IdP posts and that are fetched; whether the listener or the IdP is killed in between, each event comes, in its order, with one id', async () => {
+    const own = await serve(), issuer = own.idp, events = [], at = await freePort();
+    for (const name of ['erin', 'max']) run(E.PASSAVANT, ['admin', '--config', own.config, '--json', 'user', 'add', name, '--group', 'engineering'], {}, 'a long passphrase of somebody\n');
+    const there = await (await fetch(`${issuer}/.well-known/ssf-configuration`)).json(), keys = createRemoteJWKSet(new URL(there.jwks_uri), { cooldownDuration: 0 });
+    const open = async (token, audience) => {
+      const { payload, protectedHeader } = await jwtVerify(token, keys, { issuer, audience, typ: 'secevent+jwt', algorithms: ['RS256'] });
+      must(payload.exp === undefined && payload.sub === undefined && Object.keys(payload.events).length === 1, JSON.stringify([protectedHeader, payload]));
+      return payload;
+    };
+    const word = payload => Object.keys(payload.events)[0].split('/').at(-1);
+    /** A listener; it takes an event once it is written down. */
+    const listen = () => new Promise(done => {
+      const server = createServer(async (request, response) => {
+        const chunks = [];
+        for await (const chunk of request) chunks.push(chunk);
+        try {
+          must(request.headers.authorization === 'Bearer of the listener' && request.headers['content-type'] === 'application/secevent+jwt', JSON.stringify(request.headers));
+          events.push(await open(Buffer.concat(chunks).toString(), 'soc'));
+          response.writeHead(202).end();
+        } catch (error) { events.push({ error: String(error) }); response.writeHead(400, { 'content-type': 'application/json' }).end(JSON.stringify({ err: 'invalid_request', description: String(error) })); }
+      }).listen(at, '127.0.0.1', () => done(server));
+    });
+    const receiver = async (id, delivery) => {
+      const file = join(own.config, '..', `${id}.secret`);
+      own.admin('client', 'add', id, '--id', id, '--signals', 'everyone', '--secret-out', file);
+      const token = async () => {
+        const answer = await fetch(`${issuer}/token`, { method: 'POST', headers: { authorization: `Basic ${btoa(`${id}:${readFileSync(file, 'utf8').trim()}`)}` }, body: new URLSearchParams({ grant_type: 'client_credentials', scope: 'ssf.manage' }) });
+        return (await answer.json()).access_token;
+      };
+      const call = async (url, body) => fetch(url, { method: 'POST', headers: { authorization: `Bearer ${await token()}`, 'content-type': 'application/json' }, body: JSON.stringify(body) });
+      const made = await call(there.configuration_endpoint, { delivery });
+      same(`stream of ${id}`, made.status, 201);
+      return { call, stream: await made.json() };
+    };
+    const soc = await receiver('soc', { method: 'urn:ietf:rfc:8935', endpoint_url: `http://127.0.0.1:${at}/`, authorization_header: 'Bearer of the listener' });
+    const archive = await receiver('archive', { method: 'urn:ietf:rfc:8936' });
+    let listener = await listen();
+    const close = async () => { listener.closeAllConnections(); await new Promise(done => listener.close(done)); };
+    const wanted = [];
+    const once = () => events.filter((event, i) => event.error || events.findIndex(other => other.jti === event.jti) === i);
+    const until = async () => { for (let i = 0; once().length < wanted.length; i++) { must(i < 1200, `${once().map(e => e.error ?? word(e))} instead of ${wanted}`); await sleep(50); } };
+    same('verification', (await soc.call(there.verification_endpoint, { stream_id: soc.stream.stream_id, state: 'a state' })).status, 204);
+    wanted.push('verification');
+    await until();
+    const began = performance.now();
+    own.admin('user', 'disable', 'erin');
+    wanted.push('account-disabled', 'session-revoked');
+    await until();
+    const took = Math.round(performance.now() - began);
+    const rounds = E.KEYCLOAK ? Number(process.env.SIGNAL_KILLS ?? 8) : 4;
+    for (let i = 0; i < rounds; i++) {
+      const [idp, theirs] = [[1, 0], [0, 1], [1, 1]][i % 3];
+      if (theirs) await close();
+      own.admin('user', 'enable', 'erin');
+      own.admin('user', 'disable', 'erin');
+      wanted.push('account-enabled', 'account-disabled', 'session-revoked');
+      await sleep(i * 15);
+      if (idp) await own.kill();
+      if (theirs) { await sleep(100); listener = await listen(); }
+      if (idp) await own.again();
+      await until();
+    }
+    same('in their order, each once in effect', once().map(event => event.error ?? word(event)), wanted);
+    // Who fetches has the same, until it says that it has it.
+    const fetched = [];
+    for (let ack = [], more = true; more;) {
+      const { sets } = await (await archive.call(archive.stream.delivery.endpoint_url, { returnImmediately: true, maxEvents: 5, ack })).json();
+      for (const [jti, set] of Object.entries(sets)) { const payload = await open(set, 'archive'); must(payload.jti === jti, jti); fetched.push(word(payload)); }
+      more = (ack = Object.keys(sets)).length > 0;
+    }
+    same('fetched', fetched.sort(), wanted.slice(1).sort());
+    same('nothing waits', JSON.parse(own.admin('stream', 'list')).map(({ client, status, waiting }) => [client, status, waiting]), [['archive', 'enabled', 0], ['soc', 'enabled', 0]]);
+    await close();
+    await own.stop();
+    return `${took} ms from the command to the listener, the command itself included; ${rounds} kills, ${events.length - once().length} came twice`;
+  });
+
   // ---------- Keycloak; it takes most of a minute to start ----------
   if (!E.KEYCLOAK) return console.log('skipped Keycloak as upstream              ./test --long runs it');
   const keycloakItself = `Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim();
+  // Its signals go to this machine here, where it has no certificate; by itself it posts to https alone, and about nobody.
+  const signals = ['allow-insecure-push-targets=true', 'default-subjects=ALL', 'outbox-drainer-interval=1s'].map(option => `--spi-ssf-transmitter--default--${option}`);
   let started;
-  const running = () => started ??= (async () => keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'jwt-authorization-grant', log: join(scratch, 'keycloak-upstream.log') }))();
+  const running = () => started ??= (async () => keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'jwt-authorization-grant,ssf', more: signals, log: join(scratch, 'keycloak-upstream.log') }))();
   await row(keycloakItself, 'as upstream, by our key; groups with and without their path; a user disabled, or signed out, there is gone here after a minute, and at once with its back-channel logout', async () => {
     const own = await serve('upstream_check_minutes = 1');
     const kc = await running();
@@ -1216,6 +1296,61 @@ tools = ["watch"]
       await own.stop();
     }
   });
+  await row(keycloakItself, 'transmits shared signals: a stream to our IdP; its verification is heard, and a user who is signed out there is gone here at once, by no other way; for another audience nothing ends', async () => {
+    const own = await serve(), kc = await running(), realm = 'signals', password = 'a long passphrase', receiver = 'a secret of the receiver and nobody else';
+    try {
+      const issuer = `${kc.at}/realms/${realm}`, caep = 'https://schemas.openid.net/secevent/caep/event-type';
+      await kc.api('POST', 'realms', { realm, enabled: true, attributes: { 'ssf.transmitterEnabled': 'true' } });
+      const bob = await kc.api('POST', `realms/${realm}/users`, { username: 'bob', enabled: true, email: 'bob@acme.example', emailVerified: true, firstName: 'Bob', lastName: 'Example', credentials: [{ type: 'password', value: password, temporary: false }] });
+      await kc.api('POST', `realms/${realm}/clients`, {
+        clientId: 'front', enabled: true, publicClient: false, standardFlowEnabled: true, redirectUris: [`${own.idp}/callback/corp`], clientAuthenticatorType: 'client-jwt',
+        attributes: { 'use.jwks.url': 'true', 'jwks.url': `${own.idp}/jwks`, 'token.endpoint.auth.signing.alg': 'ES256' },
+      });
+      const [session, credential] = ['session-revoked', 'credential-change'].map(event => `${caep}/${event}`);
+      await kc.api('POST', `realms/${realm}/clients`, {
+        clientId: 'receiver', secret: receiver, enabled: true, publicClient: false, serviceAccountsEnabled: true, standardFlowEnabled: false, optionalClientScopes: ['ssf.read', 'ssf.manage'],
+        attributes: { 'ssf.enabled': 'true', 'ssf.defaultSubjects': 'ALL', 'ssf.validPushUrls': `${own.idp}/*`, 'ssf.autoVerifyStream': 'false', 'ssf.supportedEvents': `${session},${credential}` },
+      });
+      add(own, 'corp', issuer, '--preset', 'keycloak', '--just-in-time', '--domain', 'acme.example');
+      // The audience is its own choice, told when the stream is made.
+      const made = JSON.parse(own.admin('transmitter', 'add', 'corp', '--issuer', issuer, '--audience', 'not known yet', '--speaks-for', 'corp'));
+      const asked = await fetch(`${issuer}/protocol/openid-connect/token`, { method: 'POST', body: new URLSearchParams({ grant_type: 'client_credentials', client_id: 'receiver', client_secret: receiver, scope: 'ssf.read ssf.manage' }) });
+      const { access_token } = await asked.json(), there = await (await fetch(`${issuer}/.well-known/ssf-configuration`)).json();
+      const call = async (url, body) => {
+        const answer = await fetch(url, { method: 'POST', headers: { authorization: `Bearer ${access_token}`, 'content-type': 'application/json' }, body: JSON.stringify(body) });
+        const text = await answer.text();
+        must(answer.ok, `${url}: ${answer.status} ${text}`);
+        return text ? JSON.parse(text) : undefined;
+      };
+      const stream = await call(there.configuration_endpoint, { events_requested: [session, credential], delivery: { method: 'urn:ietf:rfc:8935', endpoint_url: made.endpoint_url, authorization_header: made.authorization_header } });
+      const audience = [stream.aud].flat()[0];
+      own.admin('transmitter', 'change', 'corp', '--audience', audience);
+      await call(there.verification_endpoint, { stream_id: stream.stream_id, state: 'a state' });
+      const heard = () => trail(own, '--event', 'signal.heard').map(({ outcome, details }) => [outcome, details.reason ?? details.signal]);
+      const until = async (what, done) => { for (let i = 0; !await done(); i++) { must(i < 200, `${what}: ${JSON.stringify(heard())}`); await sleep(50); } };
+      await until('verified', () => heard().some(([outcome, what]) => outcome === 'granted' && what === 'verification'));
+      const sign = () => signIn(own, 'corp', { user: 'bob', pass: password });
+      const one = await sign(), two = await sign();
+      same('before', [await left(own, one), await left(own, two)], [live, live]);
+      await kc.api('PUT', `realms/${realm}/users/${bob}/reset-password`, { type: 'password', value: password, temporary: false });
+      const began = Date.now();
+      await kc.api('POST', `realms/${realm}/users/${bob}/logout`);
+      await until('signed out', async () => JSON.stringify([await left(own, one), await left(own, two)]) === JSON.stringify([ended, ended]));
+      const took = Date.now() - began;
+      must(heard().some(([outcome, what]) => outcome === 'granted' && what === 'session-revoked'), JSON.stringify(heard()));
+      must((await refresh(own, one.refresh_token)).error === 'invalid_grant', 'a refresh token is left');
+      await sleep(1100);
+      const later = await sign();
+      own.admin('transmitter', 'change', 'corp', '--audience', 'somebody else');
+      await kc.api('POST', `realms/${realm}/users/${bob}/logout`);
+      await until('refused', () => heard().some(([outcome, what]) => outcome === 'refused' && what === 'signal.token'));
+      same('for another audience', await left(own, later), live);
+      return `${took} ms after the sign-out there, its own pause of a second included`;
+    } finally {
+      await own.stop();
+    }
+  });
+
   await row(keycloakItself, 'as an application of ours: a person who is switched off here is signed out there; while it does not answer, it is told later', async () => {
     const own = await serve(), kc = await running(), realm = 'app', BYE = 'http://127.0.0.1:8765/back';
     try {

@@ -4,7 +4,7 @@
 pub const YAML: &str = include_str!("../../docs/requirements.yaml");
 
 /// The groups: the prefix of their rules' ids, and their headings.
-pub const GROUPS: [(&str, &str); 9] = [
+pub const GROUPS: [(&str, &str); 10] = [
     ("id-jag", "The ID-JAG"),
     ("exchange", "Token exchange at the identity provider"),
     ("redemption", "Redemption at the resource authorization server"),
@@ -14,6 +14,7 @@ pub const GROUPS: [(&str, &str); 9] = [
     ("operations", "Privacy and operations"),
     ("upstream", "Sign-in at an upstream"),
     ("revocation", "Access that ends between parties"),
+    ("signals", "Shared signals"),
 ];
 
 /// One rule. It has either tests or a reason.

@@ -5,8 +5,15 @@ use crate::administration::with_key;
 use passavant_admin::types::{
     Connections, NewPersonLink, NewRecoveryLink, RecoveryLinkView, Users,
 };
-use passavant_proto::{event::RequestEvent, jose::jwk::Algorithm, oidc::totp, secret::Secret};
-use passavant_store::{AuditEvent, AuditFilter, Installation};
+use passavant_proto::{
+    event::RequestEvent,
+    jose::jwk::Algorithm,
+    oidc::totp,
+    secret::Secret,
+    ssf::{EventType, StreamStatus},
+    time::Timestamp,
+};
+use passavant_store::{AuditEvent, AuditFilter, Installation, SignalStream};
 use passavant_tests::{
     authenticator::{Authenticator, UP},
     forge::Parts,
@@ -225,7 +232,8 @@ everywhere!(
     what_was_enrolled_by_a_password_ends_with_it_whichever_way_it_ends,
     who_signs_in_at_an_upstream_changes_that_there,
     an_account_shows_what_is_a_persons_own_and_ends_it,
-    an_id_token_says_when_the_sign_in_ends_and_a_refresh_moves_nothing
+    an_id_token_says_when_the_sign_in_ends_and_a_refresh_moves_nothing,
+    whoever_listens_is_told_of_ways_to_sign_in_and_of_stronger_sign_ins
 );
 
 mod cases {
@@ -579,6 +587,71 @@ mod cases {
         let last = nora.act("remove_passkey", &[("id", &id)]).await;
         assert_eq!(last.status, 409, "{}", last.text);
         assert!(!page.text.contains("Authenticator application"), "codes go with a password");
+    }
+
+    pub(super) async fn whoever_listens_is_told_of_ways_to_sign_in_and_of_stronger_sign_ins() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let stream = SignalStream {
+            id: "s".to_owned(),
+            client_id: AGENT.to_owned(),
+            events: EventType::TOLD.to_vec(),
+            endpoint_url: None,
+            sealed: None,
+            description: String::new(),
+            status: StreamStatus::Enabled,
+            reason: String::new(),
+            created_at: world.now(),
+            tries: 0,
+            failing_since: Timestamp(0),
+            failure: String::new(),
+        };
+        let event = AuditEvent::granted(RequestEvent::SignalStream, world.now());
+        assert!(world.idp_store.create_stream(&stream, event).await.unwrap());
+        // What was written since the last look: the event and what it says.
+        let written = async || {
+            let all = world.idp_store.signals("s", 50).await.unwrap();
+            let jtis: Vec<String> = all.iter().map(|signal| signal.jti.clone()).collect();
+            world.idp_store.end_signals("s", &jtis, &[]).await.unwrap();
+            assert!(all.iter().all(|signal| signal.user_id == "erin-id"));
+            let facts = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
+            let told = all.iter().map(|signal| (signal.event.clone(), facts(&signal.facts)));
+            told.collect::<Vec<_>>()
+        };
+        let credential = |kind: &str, change: &str| {
+            let facts = json!({"credential_type": kind, "change_type": change});
+            ("credential-change".to_owned(), facts)
+        };
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let mut key = Authenticator::new(world.idp.origin());
+        assert_eq!(erin.add_passkey(&mut key).await.status, 200);
+        assert_eq!(written().await, [credential("fido2-platform", "create")]);
+        // The same person in the same browser, by something stronger; not the other way round.
+        let (url, _) = world.authorize_url(AGENT, "&prompt=login");
+        assert_eq!(erin.passkey(&url, &mut key).await.status, 303);
+        let told = written().await;
+        assert_eq!((told.len(), told[0].0.as_str()), (1, "assurance-level-change"));
+        let facts = &told[0].1;
+        assert_eq!(facts["change_direction"], "increase");
+        assert_eq!(facts["previous_level"], "urn:passavant:acr:password");
+        assert_eq!(facts["current_level"], "phr");
+        erin.set_up_totp().await;
+        assert_eq!(written().await, [credential("app", "create")]);
+        let page = erin.get(&account).await;
+        let id = field(page.text.split_once("remove_passkey").unwrap().1, "id");
+        assert_eq!(erin.act("remove_passkey", &[("id", &id)]).await.status, 200);
+        assert_eq!(written().await, [credential("fido2-platform", "delete")]);
+        let removed = erin.act("remove_totp", &[]).await;
+        assert!(removed.text.contains("are removed"), "{}", removed.text);
+        assert_eq!(written().await, [credential("app", "delete")]);
+        let new = "another long sentence of hers";
+        assert!(erin.set_password(new, new).await.status < 400);
+        let told = written().await;
+        assert_eq!(told[0], credential("password", "update"));
+        let (url, _) = world.authorize_url(AGENT, "&prompt=login");
+        erin.this_password(&url, "erin", new).await;
+        assert!(written().await.iter().all(|(event, _)| event != "assurance-level-change"));
     }
 
     pub(super) async fn an_administrators_link_lets_one_person_in_once() {

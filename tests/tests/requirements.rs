@@ -4,7 +4,7 @@ use passavant_tests::requirements::{GROUPS, YAML, document, read};
 use std::{collections::BTreeSet, path::Path};
 
 /// The number of rules in each group, so that none is forgotten.
-const COUNTS: [(&str, usize); 9] = [
+const COUNTS: [(&str, usize); 10] = [
     ("id-jag", 6),
     ("exchange", 16),
     ("redemption", 18),
@@ -14,6 +14,7 @@ const COUNTS: [(&str, usize); 9] = [
     ("operations", 5),
     ("upstream", 8),
     ("revocation", 3),
+    ("signals", 7),
 ];
 
 fn sources(folder: &Path, text: &mut String) {

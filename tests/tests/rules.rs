@@ -192,6 +192,12 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
         ),
         ("crates/ras/src/jwt_bearer.rs", 1, "a trusted issuer"),
         ("crates/ras/src/directory.rs", 3, "trusted issuers and hosts on the list"),
+        ("crates/signals/src/receiver.rs", 1, "a transmitter, by an administrator"),
+        (
+            "crates/signals/src/transmitter/push.rs",
+            2,
+            "our own issuer, and a listener's URL where an administrator registered its origin",
+        ),
         ("crates/idp/src/logout_notices.rs", 1, "an administrator: the client's record"),
         ("crates/idp/src/token_exchange.rs", 1, "a registered authorization server"),
         ("crates/resource/src/admission.rs", 1, "the guard's own issuer"),
@@ -472,6 +478,16 @@ fn private_test_name(line: &str) -> bool {
 
 /// Each promise of SECURITY.md, by its first words, and the tests that check it.
 const PROMISES: &[(&str, &[&str])] = &[
+    (
+        "Whoever listens to signals hears of the people",
+        &[
+            "whatever_happens_to_a_person_is_told_once_to_who_may_hear_it",
+            "a_listener_manages_its_own_stream_and_no_other",
+            "one_that_fetches_gets_all_until_it_says_that_it_has_it",
+            "signals_of_an_upstream_end_what_came_by_way_of_it",
+            "signals_of_a_trusted_issuer_end_what_was_issued_for_it",
+        ],
+    ),
     (
         "No grant, `jti`, code or refresh token is honoured twice",
         &[

@@ -27,7 +27,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
-const SECRET: &str = "the secret of a listener, long enough";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type";
@@ -319,7 +318,7 @@ mod cases {
         let id = held["stream_id"].as_str().unwrap();
         let again = one.call(Method::POST, "/ssf/streams", json!({"delivery": poll()})).await;
         assert_eq!(again.status, 409, "one each");
-        // Nobody else sees or changes it (O04); who proves nothing, or with another scope, nothing (O01).
+        // Nobody else sees or changes it; who proves nothing, or with another scope, nothing.
         let at = |path: &str| format!("{path}?stream_id={id}");
         let body = json!({"stream_id": id, "status": "disabled"});
         for (method, path, body) in [
@@ -386,7 +385,7 @@ mod cases {
             assert_eq!(reply.status, 400, "{what}");
             assert!(reply.text.contains(what), "{}", reply.text);
         }
-        // Addresses of private networks, and plain ones, are posted to by nobody (O03).
+        // Addresses of private networks, and plain ones, are posted to by nobody.
         for url in [
             "https://10.0.0.1/events",
             "https://169.254.169.254/",
@@ -450,7 +449,7 @@ mod cases {
         assert_eq!((sets.len(), &first.json["moreAvailable"]), (1, &json!(true)));
         let (jti, token) = sets.iter().next().unwrap();
         assert_eq!(Parts::of(token.as_str().unwrap()).claims["jti"], jti.as_str());
-        // The same again, until it is acknowledged; what others have is none of its business (O18).
+        // The same again, until it is acknowledged; what others have is none of its business.
         let again = receiver.poll(&stream, now.clone()).await.json;
         assert_eq!(again["sets"].as_object().unwrap().keys().next(), Some(jti));
         let next =
@@ -510,6 +509,18 @@ mod cases {
             "in their order"
         );
         assert_eq!(first[0]["jti"], second[0]["jti"], "it can tell that it was told");
+        // What it refuses time and again is dropped, on record, and keeps nothing else from it.
+        listener.answers(400, r#"{"err":"invalid_request","description":"no such subject"}"#);
+        world.idp_admin().switch::<Users>("max", false).await.unwrap();
+        for _ in 0..8 {
+            tell(&world).await;
+            world.pass(61);
+        }
+        let refused = listener.heard();
+        assert_eq!(refused.len(), 8, "two events, four times each");
+        let dropped = rows(&world.idp_store, "signal.told").await;
+        let dropped: Vec<_> = dropped.iter().filter(|row| row.outcome == "refused").collect();
+        assert_eq!((dropped.len(), reason(dropped[0])), (2, "signal.not_taken"));
         // One that takes nothing for a day is paused, on record; what waits stays.
         listener.answers(503, "");
         world.idp_admin().switch::<Users>("erin", false).await.unwrap();
@@ -600,7 +611,7 @@ mod cases {
             browser
         };
         let mut browser = sign_in().await;
-        // Wrong in one respect each (O09, O11, O16): refused by the word for it, and nothing ends.
+        // Wrong in one respect each: refused by the word for it, and nothing ends.
         let with = |name: &str, value: Value| {
             let mut claims = other.revoked();
             claims[name] = value;
@@ -653,7 +664,7 @@ mod cases {
             assert!(!reply.str("description").is_empty());
         }
         assert!(is_open(&mut browser).await);
-        // Right, and about nobody here, or nothing that ends access (O13, O15): taken, and nothing ends.
+        // Right, and about nobody here, or nothing that ends access: taken, and nothing ends.
         for claims in [
             with("sub_id", json!({"format": "iss_sub", "iss": fake.issuer, "sub": "max-there"})),
             with(
@@ -724,7 +735,7 @@ mod cases {
         claims.as_object_mut().unwrap().remove("sub_id");
         assert_eq!(other.say(&claims).await.status, 202);
         assert!(!is_open(&mut browser).await);
-        // Twice: once in effect (O10).
+        // Twice: once in effect.
         let token = fake.sign("secevent+jwt", &other.revoked());
         assert_eq!(other.push(&token).await.status, 202);
         world.pass(60);

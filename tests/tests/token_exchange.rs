@@ -29,12 +29,7 @@ async fn a_malformed_request_says_which_parameter() {
     let double = ask.clone().add("audience", world.other_ras.as_str());
     world.refuses(&world.idp_store, "two audiences", &double, malformed).await;
     let expected = Expected(400, "unsupported_grant_type", "request.grant_type");
-    for grant in [
-        "client_credentials",
-        "password",
-        "urn:ietf:params:oauth:grant-type:jwt-bearer",
-        "implicit",
-    ] {
+    for grant in ["password", "urn:ietf:params:oauth:grant-type:jwt-bearer", "implicit"] {
         world
             .refuses(&world.idp_store, grant, &ask.clone().set("grant_type", grant), expected)
             .await;

@@ -14,6 +14,7 @@ use passavant_proto::{
     others_text::shown,
     secret::Secret,
     ssf::{EventType, Told},
+    time::Timestamp,
 };
 use passavant_store::{AuditEvent, SealedAt, Signal, SignalStream, StoreError};
 use serde_json::json;
@@ -29,6 +30,8 @@ const STRETCH: Duration = Duration::from_secs(15);
 const PIECE: usize = 20;
 /// How long after an attempt the next one follows, in seconds; the last one again and again.
 const PAUSES: [i64; 7] = [1, 2, 10, 60, 300, 1800, 3600];
+/// How often an event is posted again that the listener refuses by a reason.
+const REFUSED: i64 = 3;
 /// How long it is tried before a stream is paused, in seconds.
 const GIVEN_UP: i64 = 24 * 3600;
 /// How long events wait for a listener at most, in seconds.
@@ -146,7 +149,7 @@ async fn tidy<S: Transmits>(of: &S) -> Result<(), StoreError> {
 }
 
 /// Delivers what waits for a stream that this node holds.
-async fn deliver<S: Transmits>(of: &S, stream: SignalStream) -> Result<Delivery, StoreError> {
+async fn deliver<S: Transmits>(of: &S, mut stream: SignalStream) -> Result<Delivery, StoreError> {
     let authority = of.authority();
     let store = &authority.store;
     let began = Instant::now();
@@ -156,7 +159,8 @@ async fn deliver<S: Transmits>(of: &S, stream: SignalStream) -> Result<Delivery,
     let (Some(client), Some(url)) = (client, url) else {
         // Switched off, or it may not listen just now: what waits is kept as long as for any other.
         let now = authority.now();
-        store.put_stream_off(&stream.id, "the client may not listen", now, now.plus(60)).await?;
+        let why = ("the client may not listen", 0);
+        store.put_stream_off(&stream.id, why, now, now.plus(60)).await?;
         return Ok(Delivery::InVain);
     };
     let to = Listener {
@@ -188,13 +192,22 @@ async fn deliver<S: Transmits>(of: &S, stream: SignalStream) -> Result<Delivery,
                     }
                     store.end_signals(&stream.id, jti, &[event_of(&stream, signal, now)]).await?;
                 }
-                Err(failed) => {
-                    if now.since(stream.failing_since) >= GIVEN_UP && stream.failing_since.0 > 0 {
+                // What it reads and does not take, time and again, keeps nothing else from it.
+                Err(NotTaken::Refused(why)) if stream.tries >= REFUSED => {
+                    let event = event_of(&stream, signal, now)
+                        .with(Detail::More, shown(&why, 300))
+                        .refused("signal.not_taken");
+                    store.end_signals(&stream.id, jti, &[event]).await?;
+                }
+                Err(NotTaken::Refused(why) | NotTaken::No(why)) => {
+                    if is_given_up(&stream, now) {
                         say_paused(authority, &to, &stream).await;
                     }
-                    return vain(authority, &stream, Some(signal), &failed).await;
+                    return vain(authority, &stream, Some(signal), &why).await;
                 }
             }
+            // The next one is tried as often.
+            stream.tries = 0;
             if began.elapsed() > STRETCH {
                 break;
             }
@@ -202,16 +215,19 @@ async fn deliver<S: Transmits>(of: &S, stream: SignalStream) -> Result<Delivery,
     }
 }
 
-fn event_of(
-    stream: &SignalStream,
-    signal: &Signal,
-    now: passavant_proto::time::Timestamp,
-) -> AuditEvent {
+fn event_of(stream: &SignalStream, signal: &Signal, now: Timestamp) -> AuditEvent {
     let event = AuditEvent::granted(RequestEvent::SignalTold, now)
         .client(&stream.client_id)
         .with(Detail::Signal, signal.event.as_str())
         .with(Detail::Jti, signal.jti.as_str());
     if signal.user_id.is_empty() { event } else { event.person(&signal.user_id) }
+}
+
+/// Why an event was not taken.
+enum NotTaken {
+    /// The listener has read it, and says what is wrong with it.
+    Refused(String),
+    No(String),
 }
 
 struct Listener<'a> {
@@ -233,16 +249,26 @@ async fn post<D: Directory>(
     authority: &Authority<D>,
     to: &Listener<'_>,
     token: &str,
-) -> Result<(), String> {
+) -> Result<(), NotTaken> {
     let relying_party = &authority.context.relying_party;
     let header = to.header.as_ref().map(Secret::expose);
     match relying_party.post_security_event(to.url, to.reach, header, token).await {
-        Err(error) => Err(error),
+        Err(error) => Err(NotTaken::No(error)),
         // RFC 8935, section 2.2; what some frameworks make of it.
         Ok((200 | 202 | 204, _)) => Ok(()),
-        Ok((status, Some(error))) => Err(format!("HTTP {status} {}", shown(&error, 200))),
-        Ok((status, None)) => Err(format!("HTTP {status}")),
+        Ok((400, Some(error))) => {
+            Err(NotTaken::Refused(format!("HTTP 400 {}", shown(&error, 200))))
+        }
+        Ok((status, Some(error))) => {
+            Err(NotTaken::No(format!("HTTP {status} {}", shown(&error, 200))))
+        }
+        Ok((status, None)) => Err(NotTaken::No(format!("HTTP {status}"))),
     }
+}
+
+/// Whether a listener has taken nothing for so long that its stream is paused.
+fn is_given_up(stream: &SignalStream, now: Timestamp) -> bool {
+    stream.failing_since.0 > 0 && now.since(stream.failing_since) >= GIVEN_UP
 }
 
 /// The listener did not take an event: it is tried again later, and after a day the stream is paused.
@@ -255,7 +281,7 @@ async fn vain<D: Directory>(
     let now = authority.now();
     let store = &authority.store;
     tracing::warn!(client = stream.client_id, failed, "a listener did not take a signal");
-    if stream.failing_since.0 > 0 && now.since(stream.failing_since) >= GIVEN_UP {
+    if is_given_up(stream, now) {
         let event = AuditEvent::granted(RequestEvent::SignalStream, now)
             .client(&stream.client_id)
             .with(Detail::More, shown(failed, 300));
@@ -269,7 +295,9 @@ async fn vain<D: Directory>(
     }
     let tries = usize::try_from(stream.tries).unwrap_or_default();
     let pause = PAUSES.get(tries).copied().unwrap_or(3600);
-    store.put_stream_off(&stream.id, &shown(failed, 300), now, now.plus(pause)).await?;
+    let failed = shown(failed, 300);
+    let why = (failed.as_str(), stream.tries + 1);
+    store.put_stream_off(&stream.id, why, now, now.plus(pause)).await?;
     Ok(Delivery::InVain)
 }
 

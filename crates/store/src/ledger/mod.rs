@@ -19,5 +19,5 @@ pub use entry::{Entry, EntryOutcome, Grant, Opens, SubjectThen, TokenKind, UsedJ
 pub(crate) use entry::{Queued, insert_jtis, spawn_writers};
 pub(crate) use revocation::notify_all;
 pub use revocation::{Reconsidered, RevocationNotices};
-pub(crate) use signals::end_streams;
 pub use signals::{Signal, SignalStream, Waiting};
+pub(crate) use signals::{assurance_rose, end_streams};

@@ -6,10 +6,12 @@ use super::audit::{AuditEvent, insert_audit};
 use crate::database::{Store, StoreError, reading};
 use passavant_proto::{
     event::Detail,
+    oidc::authentication::{Authentication, reaches},
     secret::sha256,
     ssf::{EventType, StreamStatus},
     time::Timestamp,
 };
+use serde_json::{Value, json};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 
 /// Most events that wait for one stream; of more, the oldest go.
@@ -108,20 +110,21 @@ fn words(events: &[EventType]) -> String {
     events.iter().map(|event| event.word()).collect::<Vec<_>>().join(" ")
 }
 
-/// Writes an event about a stream itself.
-async fn insert_about_stream(
+/// Writes an event; one that is there stays.
+async fn insert(
     transaction: &mut Transaction<'static, Any>,
     stream: &str,
     signal: &Signal,
 ) -> Result<(), StoreError> {
     let add = "INSERT INTO signals (jti, stream, event, user_id, facts, known, made_at) \
-               VALUES ($1, $2, $3, $4, $5, 1, $6)";
+               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
     sqlx::query(add)
         .bind(signal.jti.as_str())
         .bind(stream)
         .bind(signal.event.as_str())
         .bind(signal.user_id.as_str())
         .bind(signal.facts.as_str())
+        .bind(i64::from(signal.known))
         .bind(signal.made_at.0)
         .execute(&mut **transaction)
         .await?;
@@ -137,21 +140,47 @@ pub(crate) async fn all_sessions_revoked(
     let each = "DELETE FROM signals WHERE event = 'session-revoked' AND user_id = $1 AND made_at = $2 \
                 AND facts <> '{}'";
     sqlx::query(each).bind(user_id).bind(now.0).execute(&mut **transaction).await?;
-    let streams = "SELECT id, (SELECT COALESCE(MAX(position), 0) FROM signals) AS newest, (SELECT COUNT(*) FROM known_to_client k WHERE k.user_id = $1 \
+    let event = EventType::SessionRevoked;
+    insert_for_all(transaction, (event, user_id), &json!({}), now).await
+}
+
+/// Tells who listens that a person has signed in by a stronger class than before, in the same browser.
+pub(crate) async fn assurance_rose(
+    transaction: &mut Transaction<'static, Any>,
+    (user_id, sid): (&str, &str),
+    (before, now_is): (&Authentication, &Authentication),
+) -> Result<(), StoreError> {
+    if before.acr == now_is.acr || !reaches(&now_is.acr, &before.acr) {
+        return Ok(());
+    }
+    let facts = json!({"session": sid, "namespace": "acr", "current_level": now_is.acr,
+        "previous_level": before.acr, "change_direction": "increase"});
+    let event = EventType::AssuranceLevelChange;
+    insert_for_all(transaction, (event, user_id), &facts, now_is.auth_time).await
+}
+
+/// Writes an event about a person for whoever listens.
+async fn insert_for_all(
+    transaction: &mut Transaction<'static, Any>,
+    (event, user_id): (EventType, &str),
+    facts: &Value,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let streams = "SELECT id, (SELECT COALESCE(MAX(position), 0) FROM signals) AS newest, \
+                   (SELECT COUNT(*) FROM known_to_client k WHERE k.user_id = $1 \
                    AND k.client_id = signal_streams.client_id) AS known \
                    FROM signal_streams WHERE status <> 'disabled'";
     for row in sqlx::query(streams).bind(user_id).fetch_all(&mut **transaction).await? {
         let (stream, newest): (String, i64) = (row.try_get("id")?, row.try_get("newest")?);
-        let add = "INSERT INTO signals (jti, stream, event, user_id, facts, known, made_at) \
-                   VALUES ($1, $2, 'session-revoked', $3, '{}', $4, $5) ON CONFLICT DO NOTHING";
-        sqlx::query(add)
-            .bind(sha256(format!("{stream} {user_id} {} {newest}", now.0).as_bytes()))
-            .bind(stream.as_str())
-            .bind(user_id)
-            .bind(row.try_get::<i64, _>("known")?)
-            .bind(now.0)
-            .execute(&mut **transaction)
-            .await?;
+        let signal = Signal {
+            jti: sha256(format!("{stream} {user_id} {} {newest}", now.0).as_bytes()),
+            event: event.word().to_owned(),
+            user_id: user_id.to_owned(),
+            facts: facts.to_string(),
+            known: row.try_get::<i64, _>("known")? > 0,
+            made_at: now,
+        };
+        insert(transaction, &stream, &signal).await?;
     }
     Ok(())
 }
@@ -257,7 +286,7 @@ impl Store {
                 .await?;
         }
         if let Some(told) = told {
-            insert_about_stream(&mut transaction, &stream.id, &told).await?;
+            insert(&mut transaction, &stream.id, &told).await?;
         }
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
@@ -301,7 +330,7 @@ impl Store {
         if asked.execute(&mut *transaction).await?.rows_affected() == 0 {
             return Ok(false);
         }
-        insert_about_stream(&mut transaction, id, signal).await?;
+        insert(&mut transaction, id, signal).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -327,7 +356,7 @@ impl Store {
         until: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.begin_plain().await?;
-        let hold = "UPDATE signal_streams SET held_until = $3, tries = tries + 1 \
+        let hold = "UPDATE signal_streams SET held_until = $3 \
                     WHERE id = $1 AND held_until <= $2 AND next_at <= $2 AND status = 'enabled'";
         let held = sqlx::query(hold).bind(id).bind(now.0).bind(until.0);
         let held = held.execute(&mut *transaction).await?.rows_affected() == 1;
@@ -344,22 +373,24 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Lets a stream go whose listener did not take an event: it is tried again at `next_at`.
+    /// Lets a stream go whose listener did not take its first event, `tries` times now: it is tried again at
+    /// `next_at`.
     pub async fn put_stream_off(
         &self,
         id: &str,
-        failure: &str,
+        (failure, tries): (&str, i64),
         now: Timestamp,
         next_at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin_plain().await?;
-        let off = "UPDATE signal_streams SET held_until = 0, next_at = $3, failure = $4, \
+        let off = "UPDATE signal_streams SET held_until = 0, next_at = $3, failure = $4, tries = $5, \
                    failing_since = CASE WHEN failing_since = 0 THEN $2 ELSE failing_since END WHERE id = $1";
         sqlx::query(off)
             .bind(id)
             .bind(now.0)
             .bind(next_at.0)
             .bind(failure)
+            .bind(tries)
             .execute(&mut *transaction)
             .await?;
         Ok(transaction.commit().await?)

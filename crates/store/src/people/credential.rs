@@ -484,7 +484,7 @@ impl Store {
             end_sign_ins(&mut transaction, &user.id, now).await?;
         }
         if let Some(before) = before {
-            leave_cookie(&mut transaction, before).await?;
+            leave_cookie(&mut transaction, before, session).await?;
         }
         insert_session(&mut transaction, cookie_hash, session).await?;
         insert_audit(&mut transaction, &[event]).await?;

@@ -251,10 +251,10 @@ impl Store {
         if let Some(sealed) = &sign_in.sealed_for_link {
             keep_link_token(&mut transaction, &sign_in.link, sealed).await?;
         }
-        if let Some(before) = before {
-            leave_cookie(&mut transaction, before).await?;
-        }
         session.user_id.clone_from(&user.id);
+        if let Some(before) = before {
+            leave_cookie(&mut transaction, before, session).await?;
+        }
         insert_session(&mut transaction, cookie_hash, session).await?;
         let keep = "INSERT INTO upstream_sessions \
                     (sid, upstream, user_id, sealed, checked_at, trying_until, retry_at, their_sid) \

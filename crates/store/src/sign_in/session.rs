@@ -4,7 +4,7 @@
 use crate::{
     database::{Store, StoreError, reading},
     directory::read,
-    ledger::{AuditEvent, insert_audit, notify_all},
+    ledger::{AuditEvent, assurance_rose, insert_audit, notify_all},
     rows::{document, to_json},
 };
 use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
@@ -142,11 +142,22 @@ impl Store {
     }
 }
 
-/// Lets a browser's cookie open nothing any more; tokens that came from its session stay valid.
+/// Lets a browser's cookie open nothing any more, since `next` begins there; tokens that came from its session
+/// stay valid. Whoever listens is told if the same person is there by a stronger class.
 pub(crate) async fn leave_cookie(
     transaction: &mut Transaction<'static, Any>,
     cookie_hash: &str,
+    next: &Session,
 ) -> Result<(), StoreError> {
+    let held = "SELECT authentication FROM sessions WHERE cookie_hash = $1 AND user_id = $2 \
+                AND ended_at IS NULL";
+    let held = sqlx::query(held).bind(cookie_hash).bind(next.user_id.as_str());
+    if let Some(row) = held.fetch_optional(&mut **transaction).await?
+        && let Ok(before) = document::<Authentication>(&row, "authentication", "session")
+    {
+        let whose = (next.user_id.as_str(), next.sid.as_str());
+        assurance_rose(transaction, whose, (&before, &next.authentication)).await?;
+    }
     sqlx::query("UPDATE sessions SET cookie_hash = 'left ' || sid WHERE cookie_hash = $1")
         .bind(cookie_hash)
         .execute(&mut **transaction)
