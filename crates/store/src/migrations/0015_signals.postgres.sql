@@ -83,7 +83,7 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER signal_of_new_totp AFTER UPDATE OF confirmed_at ON totp FOR EACH ROW
-  WHEN (OLD.confirmed_at = 0 AND NEW.confirmed_at <> 0) EXECUTE FUNCTION passavant_signal_of_totp();
+CREATE TRIGGER signal_of_new_totp AFTER INSERT ON totp FOR EACH ROW
+  WHEN (NEW.confirmed_at <> 0) EXECUTE FUNCTION passavant_signal_of_totp();
 CREATE TRIGGER signal_of_gone_totp AFTER DELETE ON totp FOR EACH ROW
   WHEN (OLD.confirmed_at <> 0) EXECUTE FUNCTION passavant_signal_of_totp();

@@ -69,7 +69,7 @@ CREATE TRIGGER signal_of_gone_passkey AFTER DELETE ON passkeys BEGIN
       (SELECT COUNT(*) FROM known_to_client k WHERE k.user_id = OLD.user_id AND k.client_id = signal_streams.client_id), unixepoch()
     FROM signal_streams WHERE status <> 'disabled';
 END;
-CREATE TRIGGER signal_of_new_totp AFTER UPDATE OF confirmed_at ON totp WHEN OLD.confirmed_at = 0 AND NEW.confirmed_at <> 0 BEGIN
+CREATE TRIGGER signal_of_new_totp AFTER INSERT ON totp WHEN NEW.confirmed_at <> 0 BEGIN
   INSERT INTO signals (jti, stream, event, user_id, facts, known, made_at)
     SELECT lower(hex(randomblob(16))), id, 'credential-change', NEW.user_id,
       json_object('credential_type', 'app', 'change_type', 'create'),
