@@ -1,6 +1,6 @@
 // Unmodified third-party MCP clients against our IdP, RAS and MCP server: Python SDK, Go SDK, MCP
 // Inspector. (The TypeScript and Rust SDKs are in run.mjs.)
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { browse } from './browser.mjs';
@@ -44,6 +44,32 @@ export default async function rows({ row, run, json, must, version, idp, canvas,
     const code = await new Promise(r => child.on('close', r));
     must(code === 0, out + err);
     stepped(json(out));
+  });
+  // What the company refuses is final: each client shows the code for it, and none goes another way to a token.
+  await row('TypeScript, Python, Go and Rust SDKs', '`access_denied` at the IdP: each ends with it, and nobody asks the authorization server for anything', () => {
+    const connections = JSON.parse(admin('connection', 'list')).filter(({ idp_client_id, audience }) => idp_client_id === 'desk-agent' && audience === canvas.ras).map(({ id }) => id);
+    must(connections.length > 0, 'no connection');
+    const ID_TOKEN = fresh(), of = (program, args, env) => [program, args, { ...toCanvas, ...draw('refused'), ID_TOKEN, SCOPE: 'canvas.read', ...env }];
+    const programs = {
+      TypeScript: of(process.execPath, [join(here, 'ts-xaa.mjs')], { PROTOCOL: '2026-07-28' }),
+      Python: of(E.PYTHON, [join(here, 'python/xaa.py')], { JAG_SCOPE: 'canvas.read', PROTOCOL: 'legacy', RAS_AUTH: 'client_secret_basic' }),
+      Go: of(E.GO_XAA, [], { PROTOCOL: '2025-11-25' }),
+      Rust: of(E.RMCP_CLIENT, [], {}),
+    };
+    const trail = (...args) => JSON.parse(admin('audit', '--limit', '1000', ...args)), at = Math.max(0, ...trail().map(({ id }) => id)), began = Math.floor(Date.now() / 1000);
+    connections.forEach(id => admin('connection', 'disable', id));
+    try {
+      for (const [name, [program, args, env]] of Object.entries(programs)) {
+        const { status, stdout, stderr } = spawnSync(program, args, { env: { ...process.env, ...env }, encoding: 'utf8', timeout: 60_000 });
+        must(status !== 0 && /access_denied/.test(stdout + stderr), `${name}: ${status} ${(stdout + stderr).slice(0, 1500)}`);
+      }
+    } finally {
+      connections.forEach(id => admin('connection', 'enable', id));
+    }
+    const rows = trail('--client', 'desk-agent', '--event', 'token_exchange', '--outcome', 'refused').filter(({ id }) => id > at);
+    must(rows.length >= 4, `${rows.length} refusals on record`);
+    const there = JSON.parse(admin('--ras', 'canvas', 'audit', '--limit', '1000')).filter(({ event, at: when }) => ['jwt_bearer', 'authorize', 'registration', 'authorization_code'].includes(event) && when > began);
+    must(there.length === 0, `at the authorization server: ${JSON.stringify(there.slice(0, 3))}`);
   });
   // The Inspector considers an ID token expired a minute early: with a lifetime of 30 s it
   // refreshes before each use.

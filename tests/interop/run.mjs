@@ -151,6 +151,20 @@ for (const protocol of ['legacy', '2026-07-28']) {
   });
 }
 
+await row(`TypeScript SDK ${version('@modelcontextprotocol/client')}`, 'CrossAppAccessProvider with its DPoP session: the token is bound, each request brings a proof; list, call, step-up', () => {
+  const env = {
+    IDP_ISSUER: idp, IDP_CLIENT_ID: 'desk-agent', IDP_CLIENT_SECRET: secret('idp'), ID_TOKEN: fresh(), RAS_CLIENT_ID: 'acme-canvas', RAS_CLIENT_SECRET: secret('canvas'), RAS_ISSUER: canvas.ras,
+    MCP_URL: canvas.mcp, TOOL: 'canvas_draw', PROTOCOL: '2026-07-28', TOOL_ARGS: JSON.stringify({ canvas: 'interop', shape: { kind: 'text', x: 1, y: 2, label: 'bound' } }), DPOP: '1', TRACE: '1',
+  };
+  const { status, stdout, stderr } = spawnSync(process.execPath, [join(here, 'ts-xaa.mjs')], { env: { ...process.env, ...env }, encoding: 'utf8' });
+  must(status === 0, stdout + stderr.slice(-2000));
+  const report = json(stdout), sent = stderr.split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line));
+  must(report.token.token_type === 'DPoP' && report.token.scope === 'canvas.read canvas.write', JSON.stringify(report.token));
+  const called = sent.filter(({ url, headers }) => url === canvas.mcp && headers.authorization), proofs = new Set(called.map(({ headers }) => headers.dpop));
+  must(called.length > 2 && called.every(({ headers }) => headers.authorization.startsWith('DPoP ')) && proofs.size === called.length && !proofs.has(undefined), JSON.stringify(called.map(({ headers }) => Object.keys(headers))));
+  return `${called.length} proofs`;
+});
+
 // ---------- Rust SDK ----------
 for (const subject of ['ID token', 'refresh token']) {
   await row('Rust SDK (rmcp) enterprise client', `by ${subject}, whole flow with tool call`, async () => {

@@ -1,10 +1,11 @@
 // Cross-App Access end to end with @modelcontextprotocol/client 2.4.0. Node >= 20.
 // env: IDP_ISSUER IDP_CLIENT_ID [IDP_CLIENT_SECRET] ID_TOKEN RAS_CLIENT_ID RAS_CLIENT_SECRET MCP_URL [TOOL] [TOOL_ARGS=json]
 // optional: IDP_TOKEN_ENDPOINT (skip IdP discovery), RAS_ISSUER (expectedIssuer pin), PROTOCOL=legacy|auto|2026-07-28,
-//           SCOPE (override exchange scope), ON_403=reauthorize|throw, TRACE=1 (one JSON line per HTTP request on stderr).
+//           SCOPE (override exchange scope), ON_403=reauthorize|throw, TRACE=1 (one JSON line per HTTP request on stderr),
+//           DPOP=1 (a DPoP session of the SDK).
 // Under the conformance suite: MCP_CONFORMANCE_CONTEXT / _PROTOCOL_VERSION and argv's last element are used instead.
 import {
-  Client, StreamableHTTPClientTransport, CrossAppAccessProvider,
+  Client, StreamableHTTPClientTransport, CrossAppAccessProvider, DpopSession,
   discoverAndRequestJwtAuthGrant, requestJwtAuthorizationGrant,
 } from '@modelcontextprotocol/client';
 
@@ -57,6 +58,10 @@ const provider = new CrossAppAccessProvider({
   },
 });
 
+if (E.DPOP) {
+  const session = DpopSession.create();
+  provider.dpop = () => session;
+}
 const transport = new StreamableHTTPClientTransport(new URL(cfg.url), {
   authProvider: provider, fetch: tracedFetch, onInsufficientScope: E.ON_403 || 'reauthorize', // maxStepUpRetries default 1
 });

@@ -449,9 +449,12 @@ mod cases {
         assert_eq!((sets.len(), &first.json["moreAvailable"]), (1, &json!(true)));
         let (jti, token) = sets.iter().next().unwrap();
         assert_eq!(Parts::of(token.as_str().unwrap()).claims["jti"], jti.as_str());
-        // The same again, until it is acknowledged; what others have is none of its business.
+        // The same again, letter by letter in what it says, until it is acknowledged; what others have is none of its business.
         let again = receiver.poll(&stream, now.clone()).await.json;
-        assert_eq!(again["sets"].as_object().unwrap().keys().next(), Some(jti));
+        let again = again["sets"].as_object().unwrap();
+        assert_eq!(again.keys().next(), Some(jti));
+        let said = |token: &Value| Parts::of(token.as_str().unwrap()).claims;
+        assert_eq!(said(&again[jti]), said(token));
         let next =
             json!({"returnImmediately": true, "maxEvents": 1_000_000, "ack": [jti, "strange"]});
         let rest = receiver.poll(&stream, next).await.json;
@@ -472,6 +475,19 @@ mod cases {
         {
             assert_eq!(receiver.poll(&stream, wrong.clone()).await.status, 400, "{wrong}");
         }
+        // Members that are `null` are left out; there is more only where it is for this listener.
+        let only = json!({"stream_id": stream["stream_id"], "events_requested": [format!("{RISC}/account-enabled")]});
+        assert_eq!(receiver.call(Method::PATCH, "/ssf/streams", only).await.status, 200);
+        world.idp_admin().switch::<Users>("max", false).await.unwrap();
+        world.idp_admin().switch::<Users>("max", true).await.unwrap();
+        world.idp_admin().switch::<Users>("max", false).await.unwrap();
+        let nulls =
+            json!({"returnImmediately": true, "maxEvents": 1, "ack": null, "setErrs": null});
+        let one = receiver.poll(&stream, nulls).await;
+        assert_eq!(one.status, 200, "{}", one.text);
+        assert!(one.json.get("moreAvailable").is_none(), "{}", one.text);
+        let jti = one.json["sets"].as_object().unwrap().keys().next().unwrap();
+        receiver.poll(&stream, json!({"returnImmediately": true, "ack": [jti]})).await;
         // One that waits hears within a moment.
         let (reply, ()) = tokio::join!(receiver.poll(&stream, json!({})), async {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -652,7 +668,7 @@ mod cases {
                 "invalid_request",
             ),
             (
-                fake.sign("secevent+jwt", &with("iat", json!(world.now().0 - 8 * 86_400))),
+                fake.sign("secevent+jwt", &with("iat", json!(world.now().0 - 15 * 86_400))),
                 "invalid_request",
             ),
             (fake.sign("secevent+jwt", &with("events", json!({}))), "invalid_request"),
@@ -735,12 +751,15 @@ mod cases {
         claims.as_object_mut().unwrap().remove("sub_id");
         assert_eq!(other.say(&claims).await.status, 202);
         assert!(!is_open(&mut browser).await);
-        // Twice: once in effect.
+        // Twice, and signed anew: once in effect.
         let token = fake.sign("secevent+jwt", &other.revoked());
         assert_eq!(other.push(&token).await.status, 202);
         world.pass(60);
         let mut browser = sign_in().await;
         assert_eq!(other.push(&token).await.status, 202);
+        let mut anew = Parts::of(&token).claims;
+        anew["iat"] = json!(world.now().0);
+        assert_eq!(other.say(&anew).await.status, 202);
         assert!(is_open(&mut browser).await);
         let heard = rows(&world.idp_store, "signal.heard").await;
         assert!(heard.iter().any(|row| row.outcome == "granted" && !row.person.is_empty()));
@@ -775,7 +794,10 @@ mod cases {
         let receiver = Receiver::new(&world, "soc", "everyone").await;
         let delivery = json!({"method": "urn:ietf:rfc:8935", "endpoint_url": made.json["endpoint_url"],
             "authorization_header": made.json["authorization_header"]});
-        receiver.stream(delivery).await;
+        let stream = receiver.stream(delivery).await;
+        // The database's clock, which says when a record was changed, is not the clock of this world.
+        let only = json!({"stream_id": stream["stream_id"], "events_requested": [format!("{CAEP}/session-revoked")]});
+        receiver.call(Method::PATCH, "/ssf/streams", only).await;
         world.idp_admin().switch::<Users>("erin", false).await.unwrap();
         assert!(active().await, "nobody has told it");
         assert_eq!(tell(&world).await, 1);

@@ -15,6 +15,7 @@ pub mod mint;
 pub mod operations;
 pub mod origin;
 pub mod passwords;
+pub mod room;
 pub mod sealing;
 pub mod token_endpoint;
 pub mod token_status;

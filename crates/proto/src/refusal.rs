@@ -93,6 +93,8 @@ pub enum Refusal {
     ScopeWidened,
     /// `scope` has a forbidden character, or too many values (RFC 6749 section 3.3, 5.2).
     ScopeMalformed,
+    /// A token for a stream of signals has neither of its scopes.
+    SignalScope,
     /// A refresh request at an IdP names a `resource`: tokens for MCP servers are obtained by token
     /// exchange.
     ResourceAtSignIn,
@@ -385,6 +387,12 @@ impl Refusal {
                 400,
                 "invalid_scope",
                 "scope asks for more than was granted at sign-in.",
+            ),
+            Self::SignalScope => (
+                "scope.signals",
+                400,
+                "invalid_scope",
+                "A token for streams of signals has the scope ssf.read, ssf.manage, or both.",
             ),
             Self::ScopeMalformed => (
                 "scope.malformed",

@@ -8,6 +8,7 @@ use axum::{
 };
 use passavant_authority::{
     answer::{self, broken},
+    room::{Place, Room},
     token_endpoint::{ClientRequest, Endpoint, client_request, conclude},
 };
 use passavant_proto::{
@@ -16,7 +17,6 @@ use passavant_proto::{
 };
 use passavant_store::{Store, StoreError};
 use std::{
-    collections::HashMap,
     convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast},
+    sync::{Notify, broadcast},
     time::{Instant, sleep, timeout},
 };
 
@@ -56,9 +56,7 @@ pub struct Told {
 pub(crate) struct Feed {
     listeners: Mutex<broadcast::Sender<Arc<Told>>>,
     wake: Notify,
-    streams: Arc<Semaphore>,
-    /// The streams of each client.
-    of_clients: Mutex<HashMap<String, Arc<Semaphore>>>,
+    streams: Room,
     /// Somebody reads what has ended.
     is_followed: AtomicBool,
 }
@@ -66,9 +64,8 @@ pub(crate) struct Feed {
 impl Default for Feed {
     fn default() -> Self {
         let listeners = Mutex::new(broadcast::channel(BEHIND).0);
-        let (wake, streams) = (Notify::new(), Arc::new(Semaphore::new(STREAMS)));
-        let of_clients = Mutex::default();
-        Self { listeners, wake, streams, of_clients, is_followed: AtomicBool::new(false) }
+        let (wake, streams) = (Notify::new(), Room::new(STREAMS, OF_ONE));
+        Self { listeners, wake, streams, is_followed: AtomicBool::new(false) }
     }
 }
 
@@ -77,18 +74,6 @@ impl Feed {
         let listener = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).subscribe();
         self.wake.notify_one();
         listener
-    }
-
-    /// Room for one more stream, among all and among those of this client.
-    fn room(&self, client: &str) -> Option<[OwnedSemaphorePermit; 2]> {
-        let own = {
-            let mut all = self.of_clients.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, of_one| of_one.available_permits() < OF_ONE);
-            let new = || Arc::new(Semaphore::new(OF_ONE));
-            let of_one = all.entry(client.to_owned()).or_insert_with(new);
-            Arc::clone(of_one).try_acquire_owned().ok()?
-        };
-        Some([own, Arc::clone(&self.streams).try_acquire_owned().ok()?])
     }
 
     fn has_listeners(&self) -> bool {
@@ -211,7 +196,7 @@ pub(super) async fn ended_tokens(State(ras): State<Ras>, request: Request) -> Re
             "Nobody reads here just now what has ended; ask about each token.",
         );
     }
-    let Some(room) = ras.0.feed.room(request.client.id()) else {
+    let Some(room) = ras.0.feed.streams.take(request.client.id()) else {
         return answer::throttled(5);
     };
     // First it listens, then it reads what was before: between the two nothing is missed.
@@ -262,7 +247,7 @@ struct Stream {
     first: Option<Arc<Told>>,
     listener: broadcast::Receiver<Arc<Told>>,
     until: Instant,
-    _room: [OwnedSemaphorePermit; 2],
+    _room: Place,
 }
 
 /// The next event. The stream ends when there is nothing to be heard any more, or when its time is over:

@@ -20,7 +20,6 @@ use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::global_token_revocation::SubId,
     others_text::shown,
-    secret::sha256,
     ssf::{self, EVENTS, SecurityEvent, SetRefusal, Subject, Transmitter},
     time::{SKEW, Timestamp},
 };
@@ -29,7 +28,7 @@ use serde_json::json;
 use std::future::Future;
 
 /// How long a token is remembered, in seconds: as long as it is taken.
-const REMEMBERED: i64 = 8 * 86_400;
+const REMEMBERED: i64 = 15 * 86_400;
 /// Longest token, in bytes.
 const LONGEST: usize = 32 * 1024;
 
@@ -153,7 +152,8 @@ async fn received<S: Receives>(
             jti: read.jti.clone(),
             forget_after: now.plus(REMEMBERED),
         },
-        body: sha256(token.as_bytes()),
+        // The `jti` is all that counts: a token that is signed anew is the same.
+        body: String::new(),
     };
     let about = match &read.subject {
         Some(Subject::Person(person)) => Some((Some(person), None)),
@@ -164,6 +164,7 @@ async fn received<S: Receives>(
     };
     let (Some((person, session)), true) = (about, read.ends_access()) else {
         // Nothing ends here by it; a row says what was heard. Many such are counted, not written.
+        let event = if read.ends_access() { event.refused("signal.unknown") } else { event };
         if of.admission().link(&name).is_ok() {
             authority.store.note(event, now).await.map_err(|e| broken(&e))?;
         }
@@ -175,15 +176,8 @@ async fn received<S: Receives>(
         throttled(busy.0)
     })?;
     let heard = Heard { transmitter, person, session, until: read.happened_at.min(now.plus(SKEW)) };
-    let done = of.end(&snapshot.directory, heard, &said, event.clone(), now).await;
-    match done.map_err(|e| broken(&e))? {
-        AccessEnded::Now(_) | AccessEnded::Before | AccessEnded::Unknown => {}
-        // The same `jti`, signed anew, says the same: it was done.
-        AccessEnded::SaidOtherwise => {
-            let event = event.refused("signal.repeated");
-            authority.store.note(event, now).await.map_err(|e| broken(&e))?;
-        }
-    }
+    let done = of.end(&snapshot.directory, heard, &said, event, now).await;
+    done.map_err(|e| broken(&e))?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 

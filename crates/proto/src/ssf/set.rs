@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 /// Header `typ` of a security event token.
 const TYPE: &str = "secevent+jwt";
 /// How old one may be when it comes, in seconds: others try for days.
-const OLDEST: i64 = 7 * 86_400;
+const OLDEST: i64 = 14 * 86_400;
 /// Most events of one token.
 const MOST_EVENTS: usize = 10;
 /// The smallest time that can only be in milliseconds: some write them.
@@ -130,7 +130,9 @@ pub enum SetRefusal {
     #[error("`aud` is not the audience that is registered for this address, or names others too")]
     Audience,
     /// Too old, or from the future.
-    #[error("`iat` is more than a week ago, or in the future; check the clocks of both machines")]
+    #[error(
+        "`iat` is more than two weeks ago, or in the future; check the clocks of both machines"
+    )]
     Time,
     /// No events, or too many.
     #[error("`events` is not an object of 1 to 10 events, each an object")]

@@ -69,8 +69,11 @@ fn text(object: &Map<String, Value>, name: &'static str) -> Result<Option<String
     }
 }
 
+/// The members of a body; one that is `null` was left out.
 fn object(body: &[u8]) -> Result<Map<String, Value>, StreamError> {
-    Ok(Claims::parse(body).map_err(|_| StreamError::NotJson)?.into_object())
+    let mut object = Claims::parse(body).map_err(|_| StreamError::NotJson)?.into_object();
+    object.retain(|_, value| !value.is_null());
+    Ok(object)
 }
 
 impl StreamRequest {
@@ -100,7 +103,7 @@ impl StreamRequest {
             Some(_) => return Err(StreamError::Member("events_requested")),
         };
         let delivery = match object.get("delivery") {
-            None | Some(Value::Null) => None,
+            None => None,
             Some(Value::Object(delivery)) => Some(read_delivery(delivery)?),
             Some(_) => return Err(StreamError::Member("delivery")),
         };

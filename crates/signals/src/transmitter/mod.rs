@@ -12,16 +12,17 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use passavant_authority::{answer, token_endpoint::Grants};
+use passavant_authority::{answer, room::Room, token_endpoint::Grants};
 use passavant_proto::ssf::{POLL, STATUS, STREAMS, VERIFICATION, WELL_KNOWN, configuration};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 pub use push::{tell, tell_once};
 pub use token::issue as issue_token;
 
 /// How many polls may wait for an event at once.
 const WAITING: usize = 256;
+/// And of them of one listener.
+const OF_ONE: usize = 4;
 
 /// An identity provider that tells.
 pub trait Transmits: Grants + Clone + Send + Sync + 'static {}
@@ -41,7 +42,7 @@ pub fn routes<S: Transmits>(base: &str) -> Router<S> {
         .patch(management::update::<S>)
         .put(management::replace::<S>)
         .delete(management::delete::<S>);
-    let poll = post(poll::poll::<S>).layer(Extension(Arc::new(Semaphore::new(WAITING))));
+    let poll = post(poll::poll::<S>).layer(Extension(Arc::new(Room::new(WAITING, OF_ONE))));
     Router::new()
         .route(&format!("{base}{STREAMS}"), streams)
         .route(

@@ -11,19 +11,19 @@ use axum::{
     extract::{Path, Request, State},
     http::{Response, StatusCode},
 };
-use passavant_authority::answer::{broken, no_store};
+use passavant_authority::{
+    answer::{broken, no_store},
+    room::Room,
+};
 use passavant_proto::{
     event::{Detail, RequestEvent},
     others_text::shown,
     ssf::{POLL, PollRequest, StreamStatus, Told},
 };
-use passavant_store::{AuditEvent, SignalStream, StoreError};
+use passavant_store::{AuditEvent, Signal, SignalStream, StoreError};
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 /// How long a poll waits for an event: less than a listener of ours lets a request take.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -34,7 +34,7 @@ const TURN: Duration = Duration::from_millis(250);
 pub(super) async fn poll<S: Transmits>(
     State(of): State<S>,
     Path(id): Path<String>,
-    Extension(waiting): Extension<Arc<Semaphore>>,
+    Extension(waiting): Extension<Arc<Room>>,
     request: Request,
 ) -> Response<Body> {
     let (Ok(response) | Err(response)) = polled(&of, &id, &waiting, request).await;
@@ -44,7 +44,7 @@ pub(super) async fn poll<S: Transmits>(
 async fn polled<S: Transmits>(
     of: &S,
     id: &str,
-    waiting: &Semaphore,
+    waiting: &Room,
     request: Request,
 ) -> Result<Response<Body>, Response<Body>> {
     let path = format!("{POLL}/{id}");
@@ -54,11 +54,9 @@ async fn polled<S: Transmits>(
     take_back(of, &stream, &wanted).await.map_err(|e| broken(&e))?;
     let told = asked.client.record.signals.unwrap_or(Told::ItsPeople);
     // A poll that would wait, and finds no room to do so, is answered at once.
-    let room = (!wanted.return_immediately && wanted.most > 0).then(|| waiting.try_acquire());
-    let until = match room {
-        Some(Ok(_)) => Instant::now() + LONGEST,
-        _ => Instant::now(),
-    };
+    let waits = !wanted.return_immediately && wanted.most > 0;
+    let place = if waits { waiting.take(&stream.id) } else { None };
+    let until = Instant::now() + if place.is_some() { LONGEST } else { Duration::ZERO };
     loop {
         let (sets, more) = found(of, &stream, told, wanted.most).await.map_err(|e| broken(&e))?;
         if !sets.is_empty() || Instant::now() >= until {
@@ -108,27 +106,23 @@ async fn found<S: Transmits>(
     most: usize,
 ) -> Result<(Map<String, Value>, bool), StoreError> {
     let authority = of.authority();
-    let mut sets = Map::new();
     loop {
         let held = authority.store.stream_of(&stream.client_id).await?;
         let delivered = held.filter(|held| held.id == stream.id);
         let delivered = delivered.filter(|held| held.status == StreamStatus::Enabled);
-        let Some(stream) = delivered else { return Ok((sets, false)) };
+        let Some(stream) = delivered else { return Ok((Map::new(), false)) };
         let signals = authority.store.signals(&stream.id, most + 1).await?;
-        let now = authority.now();
-        let mut for_nobody = Vec::new();
-        for signal in signals.iter().take(most) {
-            match render::token(authority, told, &stream, signal, now) {
-                Some(token) => {
-                    sets.insert(signal.jti.clone(), token.into());
-                }
-                None => for_nobody.push(signal.jti.clone()),
-            }
+        let for_nobody = |signal: &&Signal| render::wanted(told, &stream, signal).is_none();
+        let gone: Vec<String> =
+            signals.iter().filter(for_nobody).map(|signal| signal.jti.clone()).collect();
+        if gone.is_empty() {
+            let tokens = signals.iter().take(most).filter_map(|signal| {
+                let token = render::token(authority, told, &stream, signal)?;
+                Some((signal.jti.clone(), token.into()))
+            });
+            return Ok((tokens.collect(), signals.len() > most));
         }
-        if for_nobody.is_empty() || !sets.is_empty() {
-            authority.store.end_signals(&stream.id, &for_nobody, &[]).await?;
-            return Ok((sets, signals.len() > most));
-        }
-        authority.store.end_signals(&stream.id, &for_nobody, &[]).await?;
+        // What is for nobody makes room for what follows.
+        authority.store.end_signals(&stream.id, &gone, &[]).await?;
     }
 }

@@ -153,26 +153,26 @@ async fn deliver<S: Transmits>(of: &S, mut stream: SignalStream) -> Result<Deliv
     let authority = of.authority();
     let store = &authority.store;
     let began = Instant::now();
-    let snapshot = authority.fresh().await?;
-    let client = listening(&snapshot, &stream.client_id);
-    let url = stream.endpoint_url.as_deref();
-    let (Some(client), Some(url)) = (client, url) else {
-        // Switched off, or it may not listen just now: what waits is kept as long as for any other.
-        let now = authority.now();
-        let why = ("the client may not listen", 0);
-        store.put_stream_off(&stream.id, why, now, now.plus(60)).await?;
-        return Ok(Delivery::InVain);
-    };
-    let to = Listener {
-        url,
-        reach: reach_of(url, &authority.issuer, &client.record),
-        header: match header_of(authority, &stream) {
-            Ok(header) => header,
-            Err(failed) => return vain(authority, &stream, None, &failed).await,
-        },
-    };
-    let told = client.record.signals.unwrap_or(Told::ItsPeople);
     loop {
+        // As it is now: it may be let hear of others meanwhile, or of nobody.
+        let snapshot = authority.fresh().await?;
+        let client = listening(&snapshot, &stream.client_id);
+        let url = stream.endpoint_url.clone();
+        let (Some(client), Some(url)) = (client, url) else {
+            // What waits is kept as long as for any other.
+            let (now, why) = (authority.now(), ("the client may not listen", 0));
+            store.put_stream_off(&stream.id, why, now, now.plus(60)).await?;
+            return Ok(Delivery::InVain);
+        };
+        let to = Listener {
+            reach: reach_of(&url, &authority.issuer, &client.record),
+            header: match header_of(authority, &stream) {
+                Ok(header) => header,
+                Err(failed) => return vain(authority, &stream, None, &failed).await,
+            },
+            url,
+        };
+        let told = client.record.signals.unwrap_or(Told::ItsPeople);
         let signals = store.signals(&stream.id, PIECE).await?;
         if signals.is_empty() || began.elapsed() > STRETCH {
             store.let_stream_go(&stream.id).await?;
@@ -181,7 +181,7 @@ async fn deliver<S: Transmits>(of: &S, mut stream: SignalStream) -> Result<Deliv
         for signal in &signals {
             let now = authority.now();
             let jti = std::slice::from_ref(&signal.jti);
-            let Some(token) = render::token(authority, told, &stream, signal, now) else {
+            let Some(token) = render::token(authority, told, &stream, signal) else {
                 store.end_signals(&stream.id, jti, &[]).await?;
                 continue;
             };
@@ -230,8 +230,8 @@ enum NotTaken {
     No(String),
 }
 
-struct Listener<'a> {
-    url: &'a str,
+struct Listener {
+    url: String,
     reach: Reach,
     header: Option<Secret>,
 }
@@ -247,12 +247,12 @@ fn header_of<D: Directory>(
 
 async fn post<D: Directory>(
     authority: &Authority<D>,
-    to: &Listener<'_>,
+    to: &Listener,
     token: &str,
 ) -> Result<(), NotTaken> {
     let relying_party = &authority.context.relying_party;
     let header = to.header.as_ref().map(Secret::expose);
-    match relying_party.post_security_event(to.url, to.reach, header, token).await {
+    match relying_party.post_security_event(&to.url, to.reach, header, token).await {
         Err(error) => Err(NotTaken::No(error)),
         // RFC 8935, section 2.2; what some frameworks make of it.
         Ok((200 | 202 | 204, _)) => Ok(()),
@@ -302,11 +302,7 @@ async fn vain<D: Directory>(
 }
 
 /// Says once that the stream is paused (SSF 1.0, section 8.1.5), whether or not it is heard.
-async fn say_paused<D: Directory>(
-    authority: &Authority<D>,
-    to: &Listener<'_>,
-    stream: &SignalStream,
-) {
+async fn say_paused<D: Directory>(authority: &Authority<D>, to: &Listener, stream: &SignalStream) {
     let now = authority.now();
     let signal = Signal {
         jti: authority.context.entropy.id(),
@@ -316,7 +312,7 @@ async fn say_paused<D: Directory>(
         known: true,
         made_at: now,
     };
-    if let Some(token) = render::token(authority, Told::ItsPeople, stream, &signal, now) {
+    if let Some(token) = render::token(authority, Told::ItsPeople, stream, &signal) {
         let _ = post(authority, to, &token).await;
     }
 }

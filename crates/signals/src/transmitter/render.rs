@@ -5,7 +5,6 @@ use passavant_proto::{
     jose::jwk::Algorithm,
     oauth::global_token_revocation::SubId,
     ssf::{EventType, SetClaims, Subject, Told},
-    time::Timestamp,
 };
 use passavant_store::{Signal, SignalStream};
 use serde_json::{Map, Value, json};
@@ -21,37 +20,42 @@ fn reason_of(event: EventType) -> Option<&'static str> {
     }
 }
 
-/// The token of an event; `None` if it is for nobody: the listener does not want it, or may not be told of
-/// this person.
+/// The event, if the listener is to be told of it: it wants it, and may be told of this person.
+pub(super) fn wanted(told: Told, stream: &SignalStream, signal: &Signal) -> Option<EventType> {
+    let event = EventType::of_word(&signal.event)?;
+    let about_stream = signal.user_id.is_empty();
+    let may = told == Told::Everyone || signal.known;
+    (about_stream || (may && stream.events.contains(&event))).then_some(event)
+}
+
+/// The token of an event; `None` if it is for nobody. However often it is made, it says the same.
 pub(super) fn token<D: Directory>(
     authority: &Authority<D>,
     told: Told,
     stream: &SignalStream,
     signal: &Signal,
-    now: Timestamp,
 ) -> Option<String> {
-    let event = EventType::of_word(&signal.event)?;
+    // The database's clock may be ahead.
+    let happened_at = signal.made_at.min(authority.now());
+    let event = wanted(told, stream, signal)?;
     let mut content: Map<String, Value> = serde_json::from_str(&signal.facts).ok()?;
     let subject = if signal.user_id.is_empty() {
         Subject::Stream(stream.id.clone())
     } else {
-        if !stream.events.contains(&event) || !(told == Told::Everyone || signal.known) {
-            return None;
-        }
-        content.insert("event_timestamp".to_owned(), signal.made_at.0.into());
-        let person =
-            SubId::IssSub { iss: authority.issuer.to_string(), sub: signal.user_id.clone() };
+        content.insert("event_timestamp".to_owned(), happened_at.0.into());
         if let Some(reason) = reason_of(event) {
             content.insert("reason_admin".to_owned(), json!({"en": reason}));
         }
+        let person =
+            SubId::IssSub { iss: authority.issuer.to_string(), sub: signal.user_id.clone() };
         match content.remove("session") {
             Some(Value::String(session)) => Subject::Session { person: Some(person), session },
             _ => Subject::Person(person),
         }
     };
-    let (audience, jti) = (stream.client_id.as_str(), signal.jti.as_str());
-    let claims =
-        SetClaims::new(&authority.issuer, (audience, jti), &subject, (event, content), now);
+    let whom = (stream.client_id.as_str(), signal.jti.as_str());
+    let what = (event, content);
+    let claims = SetClaims::new(&authority.issuer, whom, &subject, what, happened_at);
     // What the interoperability profile asks for, where there is such a key.
     Some(claims.sign(&authority.signing_as(Some(Algorithm::RS256))))
 }

@@ -43,7 +43,7 @@ pub async fn issue<D: Directory>(
             let asked = Scopes::parse(asked).ok_or(Refusal::ScopeMalformed)?;
             let granted = asked.intersection(&offered);
             if granted.is_empty() {
-                return Err(Refusal::ScopeEmpty.into());
+                return Err(Refusal::SignalScope.into());
             }
             granted
         }
