@@ -3,7 +3,7 @@
 
 use crate::administration::with_key;
 use passavant_admin::types::{
-    Connections, NewPersonLink, NewRecoveryLink, RecoveryLinkView, Users,
+    ClientChange, Clients, Connections, NewPersonLink, NewRecoveryLink, RecoveryLinkView, Users,
 };
 use passavant_proto::{
     event::RequestEvent,
@@ -605,8 +605,14 @@ mod cases {
             tries: 0,
             failing_since: Timestamp(0),
             failure: String::new(),
+            version: 0,
+            holds: 0,
         };
         let event = AuditEvent::granted(RequestEvent::SignalStream, world.now());
+        assert!(!world.idp_store.create_stream(&stream, event.clone()).await.unwrap());
+        let listening: ClientChange =
+            serde_json::from_value(json!({"signals": "its_people"})).unwrap();
+        world.idp_admin().change::<Clients>(AGENT, &listening, None).await.unwrap();
         assert!(world.idp_store.create_stream(&stream, event).await.unwrap());
         // What was written since the last look: the event and what it says.
         let written = async || {

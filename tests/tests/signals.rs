@@ -25,7 +25,13 @@ use passavant_tests::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type";
@@ -37,6 +43,8 @@ struct Listener {
     url: String,
     heard: Arc<Mutex<Vec<(HeaderMap, String)>>>,
     answers: Arc<Mutex<(u16, String)>>,
+    /// How long it takes over an event, in milliseconds.
+    slow: Arc<AtomicU64>,
 }
 
 impl Listener {
@@ -46,6 +54,7 @@ impl Listener {
             url: format!("http://{}/events", listener.local_addr().unwrap()),
             heard: Arc::default(),
             answers: Arc::new(Mutex::new((202, String::new()))),
+            slow: Arc::default(),
         };
         let router = Router::new().route("/events", post(take)).with_state(this.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -68,6 +77,7 @@ async fn take(
     headers: HeaderMap,
     body: String,
 ) -> impl IntoResponse {
+    tokio::time::sleep(Duration::from_millis(listener.slow.load(Ordering::Relaxed))).await;
     listener.heard.lock().unwrap().push((headers, body));
     let (status, body) = listener.answers.lock().unwrap().clone();
     (StatusCode::from_u16(status).unwrap(), body)
@@ -177,6 +187,8 @@ everywhere!(
     a_listener_manages_its_own_stream_and_no_other,
     one_that_fetches_gets_all_until_it_says_that_it_has_it,
     one_that_takes_nothing_is_asked_later_and_paused_after_a_day,
+    what_is_changed_counts_from_the_next_event_on,
+    a_token_for_streams_ends_with_its_client_and_by_revocation,
     signals_of_an_upstream_end_what_came_by_way_of_it,
     signals_of_a_trusted_issuer_end_what_was_issued_for_it,
 );
@@ -561,6 +573,92 @@ mod cases {
         assert_eq!(words(&listener.heard()), ["account-disabled", "session-revoked"]);
     }
 
+    pub(super) async fn what_is_changed_counts_from_the_next_event_on() {
+        let world = World::new().await;
+        let receiver = Receiver::new(&world, "soc", "everyone").await;
+        let (listener, other) = (Listener::start().await, Listener::start().await);
+        let stream = receiver.stream(push_to(&listener.url)).await;
+        let id = &stream["stream_id"];
+        // Each with an id of its own, however many come in one second.
+        for _ in 0..3 {
+            world.idp_admin().switch::<Users>("max", false).await.unwrap();
+        }
+        tell(&world).await;
+        let mut ids: Vec<_> = listener.heard().iter().map(|set| set["jti"].to_string()).collect();
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!((ids.len(), count >= 3), (count, true));
+        let more = async || {
+            for on in [true, false, true, false, true] {
+                world.idp_admin().switch::<Users>("max", on).await.unwrap();
+            }
+        };
+        let later = async |act: Value, path: &str, method: Method| {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let reply = receiver.call(method, path, act).await;
+            assert!(reply.status < 300, "{}", reply.text);
+        };
+        listener.slow.store(200, Ordering::Relaxed);
+        for (act, path, method) in [
+            (json!({"stream_id": id, "status": "paused"}), "/ssf/status", Method::POST),
+            (
+                json!({"stream_id": id, "delivery": push_to(&other.url)}),
+                "/ssf/streams",
+                Method::PATCH,
+            ),
+        ] {
+            more().await;
+            let enabled = json!({"stream_id": id, "status": "enabled"});
+            let _ = tokio::join!(tell(&world), later(act, path, method));
+            let heard = listener.heard().len();
+            assert!((1..=4).contains(&heard), "{path}: {heard}");
+            receiver.call(Method::POST, "/ssf/status", enabled).await;
+            tell(&world).await;
+            let (rest, there) = (listener.heard().len(), other.heard().len());
+            assert!(if path == "/ssf/status" {
+                there == 0 && rest > 0
+            } else {
+                rest == 0 && there > 0
+            });
+        }
+        // A change of two sides at once loses neither.
+        let status = receiver.call(
+            Method::POST,
+            "/ssf/status",
+            json!({"stream_id": id, "status": "paused"}),
+        );
+        let name = receiver.call(
+            Method::PATCH,
+            "/ssf/streams",
+            json!({"stream_id": id, "description": "d"}),
+        );
+        let (status, name) = tokio::join!(status, name);
+        assert_eq!((status.status, name.status), (200, 200));
+        let path = format!("/ssf/status?stream_id={}", id.as_str().unwrap());
+        assert_eq!(receiver.call(Method::GET, &path, Value::Null).await.str("status"), "paused");
+    }
+
+    pub(super) async fn a_token_for_streams_ends_with_its_client_and_by_revocation() {
+        let world = World::new().await;
+        let receiver = Receiver::new(&world, "soc", "everyone").await;
+        let status = async |receiver: &Receiver<'_>| {
+            receiver.call(Method::GET, "/ssf/streams", Value::Null).await.status
+        };
+        assert_eq!(status(&receiver).await, 200);
+        let revoke = world.ask(&world.idp, "/revoke", &[("token", &receiver.token)]);
+        let revoked = world.send(&revoke.basic("soc", &receiver.secret)).await;
+        assert_eq!(revoked.status, 200);
+        assert_eq!(status(&receiver).await, 401);
+        let token = receiver.token(None).await.str("access_token").to_owned();
+        let receiver = Receiver { token, ..receiver };
+        assert_eq!(status(&receiver).await, 200);
+        // One of the same name inherits nothing.
+        assert!(world.administer(Method::DELETE, "/idp/clients/soc", None).await.status < 300);
+        let successor = Receiver::new(&world, "soc", "everyone").await;
+        assert_eq!((status(&receiver).await, status(&successor).await), (401, 200));
+    }
+
     /// What another party signs, and pushes.
     struct Other<'a> {
         world: &'a World,
@@ -764,6 +862,18 @@ mod cases {
         let heard = rows(&world.idp_store, "signal.heard").await;
         assert!(heard.iter().any(|row| row.outcome == "granted" && !row.person.is_empty()));
         assert!(heard.iter().any(|row| reason(row) == "signal.unknown"));
+        // The time counts of what ends access, not of what stands beside it.
+        let beside = with(
+            "events",
+            json!({
+            format!("{CAEP}/token-claims-change"): {"event_timestamp": world.now().0 - 86_400},
+            "urn:unknown": {"event_timestamp": 1},
+            format!("{CAEP}/session-revoked"): {"event_timestamp": world.now().0}}),
+        );
+        let mut other_browser = sign_in().await;
+        assert_eq!(other.say(&beside).await.status, 202);
+        assert!(!is_open(&mut other_browser).await);
+        let mut browser = sign_in().await;
         // Another header, and switched off: the one before opens nothing.
         let renewed = world.idp_admin().renew_transmitter("corp-signals").await.unwrap();
         let revoked = fake.sign("secevent+jwt", &other.revoked());
@@ -775,6 +885,10 @@ mod cases {
         world.idp_admin().switch::<Transmitters>("corp-signals", true).await.unwrap();
         assert_eq!(other.push_as(header.as_deref(), &revoked).await.status, 202);
         assert!(!is_open(&mut browser).await);
+        // It goes with the upstream: another one of the same name has none.
+        assert!(world.administer(Method::DELETE, "/idp/upstreams/corp", None).await.status < 300);
+        assert!(world.idp_admin().show::<Transmitters>("corp-signals").await.is_err());
+        assert_eq!(other.push_as(header.as_deref(), &revoked).await.status, 401);
     }
 
     pub(super) async fn signals_of_a_trusted_issuer_end_what_was_issued_for_it() {

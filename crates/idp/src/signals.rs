@@ -49,7 +49,6 @@ impl Receives for Idp {
             subject: subject.to_owned(),
         };
         let link = match heard.person {
-            None => None,
             Some(SubId::IssSub { iss, sub })
                 if iss == issuer.as_str() || iss == transmitter.issuer.as_str() =>
             {
@@ -58,7 +57,7 @@ impl Receives for Idp {
             Some(SubId::Opaque(subject)) => Some(of(subject)),
             Some(SubId::Email(email)) => store.person_by_email(&upstream.name, email).await?,
             // Of another issuer: it speaks of its own people alone.
-            Some(SubId::IssSub { .. }) => None,
+            Some(SubId::IssSub { .. }) | None => None,
         };
         if link.is_none() && heard.person.is_some() {
             return unknown(event).await;

@@ -148,7 +148,8 @@ async fn received<S: Receives>(
     let event = event.with(Detail::Signal, words.join(" "));
     let said = SaidOnce {
         jwt: UsedJti {
-            namespace: format!("ssf {}", transmitter.name),
+            // Another registration by the same name has heard nothing yet.
+            namespace: format!("ssf {} {}", transmitter.name, transmitter.token_hash),
             jti: read.jti.clone(),
             forget_after: now.plus(REMEMBERED),
         },

@@ -17,6 +17,7 @@ use passavant_proto::{
     oauth::client::{Client, GovernedResource},
     oidc::upstream::UpstreamProvider,
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
+    ssf::Transmitter,
     time::Timestamp,
     xaa::trust::{Account, TrustedIssuer},
 };
@@ -234,10 +235,12 @@ async fn delete_what_names(
         gone += remove_where::<RegisteredResource>(transaction, id, of_it).await?;
     } else if kind == TrustedIssuer::KIND {
         gone += remove_links(transaction, "issuer", id).await?;
+        gone += remove_where::<Transmitter>(transaction, id, |t| t.speaks_for == id).await?;
         end_issuer(transaction, id, now).await?;
     } else if kind == UpstreamProvider::KIND {
         end_upstream(transaction, id, now).await?;
         gone += remove_person_links(transaction, "upstream", id).await?;
+        gone += remove_where::<Transmitter>(transaction, id, |t| t.speaks_for == id).await?;
         end_provisioning(transaction, id).await?;
     } else if kind == Account::KIND {
         gone += remove_links(transaction, "account", id).await?;

@@ -135,7 +135,9 @@ pub enum SetRefusal {
     )]
     Time,
     /// No events, or too many.
-    #[error("`events` is not an object of 1 to 10 events, each an object")]
+    #[error(
+        "`events` is not an object of 1 to 10 events, each an object; of several, `sub_id` beside them says whom they are about"
+    )]
     Events,
 }
 
@@ -168,7 +170,7 @@ pub struct SecurityEvent {
     pub subject: Option<Subject>,
     /// The events that are known here, and whether access ends with each.
     pub events: Vec<(EventType, bool)>,
-    /// When what it tells of happened: not after it was issued.
+    /// When access ended, by the latest of its events that end it: not after it was issued.
     pub happened_at: Timestamp,
 }
 
@@ -213,17 +215,23 @@ pub fn verify(
     let events = events.filter(|events| (1..=MOST_EVENTS).contains(&events.len()));
     let events = events.ok_or(SetRefusal::Events)?;
     let mut known = Vec::new();
-    let mut happened_at = issued_at;
-    // The earlier drafts of the profiles name the person in the event.
+    let mut ended_at = None;
     let mut subject = claims.value("sub_id").and_then(Value::as_object);
+    // The earlier drafts of the profiles name the person in the event; several events could name several.
+    if subject.is_none() && events.len() > 1 {
+        return Err(SetRefusal::Events);
+    }
     for (uri, content) in events {
         let content = content.as_object().ok_or(SetRefusal::Events)?;
         if let Some(event) = EventType::of_uri(uri) {
-            known.push((event, event.ends_access(content)));
-        }
-        if let Some(at) = content.get("event_timestamp").and_then(Value::as_i64) {
-            let at = if at >= MILLISECONDS { at / 1000 } else { at };
-            happened_at = happened_at.min(Timestamp(at.max(0)));
+            let ends = event.ends_access(content);
+            known.push((event, ends));
+            if ends {
+                let at = content.get("event_timestamp").and_then(Value::as_i64);
+                let at = at.map(|at| if at >= MILLISECONDS { at / 1000 } else { at });
+                let at = at.map_or(issued_at, |at| issued_at.min(Timestamp(at.max(0))));
+                ended_at = ended_at.max(Some(at));
+            }
         }
         subject = subject.or_else(|| content.get("subject").and_then(Value::as_object));
     }
@@ -236,6 +244,6 @@ pub fn verify(
         issued_at,
         subject: subject.and_then(Subject::read),
         events: known,
-        happened_at,
+        happened_at: ended_at.unwrap_or(issued_at),
     })
 }

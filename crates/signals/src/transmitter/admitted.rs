@@ -48,6 +48,9 @@ impl Admitted {
         needs: Needs,
     ) -> Result<Self, Response<Body>> {
         let (parts, body) = request.into_parts();
+        // Before anything is looked at: a body may take its time, and its client be switched off meanwhile.
+        let body = Bytes::from_request(Request::new(body), &()).await;
+        let body = body.map_err(IntoResponse::into_response)?;
         let authority = of.authority();
         let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
         let presented = bearer::presented(&parts).ok_or_else(|| refused(&parts, None))?;
@@ -63,6 +66,9 @@ impl Admitted {
         if !proved.map_err(|e| broken(&e))? {
             return Err(refused(&parts, Some("invalid_token")));
         }
+        if authority.store.live_grant(&token.jti).await.map_err(|e| broken(&e))?.is_none() {
+            return Err(refused(&parts, Some("invalid_token")));
+        }
         // The client as it is now: one that was switched off listens no more.
         let client = authority::listening(&snapshot, &token.client);
         let client = client.ok_or_else(|| refused(&parts, Some("invalid_token")))?;
@@ -74,8 +80,6 @@ impl Admitted {
                 Challenge::new("Bearer").with("error", "insufficient_scope").with("scope", scope);
             return Err(challenged(StatusCode::FORBIDDEN, &challenge));
         }
-        let body = Bytes::from_request(Request::new(body), &()).await;
-        let body = body.map_err(IntoResponse::into_response)?;
         let (request_id, _) = origin_of(&parts);
         Ok(Self { client, parts, body, request_id })
     }

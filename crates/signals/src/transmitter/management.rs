@@ -25,6 +25,9 @@ use passavant_store::{SealedAt, Signal, SignalStream};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+/// How often a change is made again that another one came before.
+const TRIES: usize = 5;
+
 type Answer = Result<Response<Body>, Response<Body>>;
 
 /// The configuration of a stream. The header that events are posted with is not shown again.
@@ -60,7 +63,7 @@ fn named(query: Option<&str>) -> Option<String> {
 }
 
 /// Writes where events go into a stream.
-async fn deliver<S: Transmits>(
+fn deliver<S: Transmits>(
     of: &S,
     asked: &Admitted,
     stream: &mut SignalStream,
@@ -125,8 +128,10 @@ async fn created<S: Transmits>(of: &S, request: Request) -> Answer {
         tries: 0,
         failing_since: passavant_proto::time::Timestamp(0),
         failure: String::new(),
+        version: 0,
+        holds: 0,
     };
-    deliver(of, &asked, &mut stream, said.delivery.unwrap_or(Delivery::Poll)).await?;
+    deliver(of, &asked, &mut stream, said.delivery.unwrap_or(Delivery::Poll))?;
     let event = asked.event(of, "created");
     if !authority.store.create_stream(&stream, event).await.map_err(|e| broken(&e))? {
         let text = "This client has a stream: read it, and change it or delete it.";
@@ -166,30 +171,38 @@ pub(super) async fn replace<S: Transmits>(State(of): State<S>, request: Request)
 async fn changed<S: Transmits>(of: &S, request: Request, whole: bool) -> Answer {
     let asked = Admitted::new(of, request, STREAMS, Needs::Manage).await?;
     let authority = of.authority();
-    let said = StreamRequest::parse(&asked.body, None).map_err(malformed)?;
-    let mut stream = asked.stream(of, said.stream_id.as_deref()).await?;
-    let held = shown_stream(&authority.issuer, &stream);
-    let said = StreamRequest::parse(&asked.body, Some(&held)).map_err(malformed)?;
-    if let Some(events) = said.events_requested {
-        stream.events = events;
-    } else if whole {
-        stream.events = EventType::TOLD.to_vec();
+    let id = StreamRequest::parse(&asked.body, None).map_err(malformed)?.stream_id;
+    for _ in 0..TRIES {
+        let mut stream = asked.stream(of, id.as_deref()).await?;
+        let held = shown_stream(&authority.issuer, &stream);
+        let said = StreamRequest::parse(&asked.body, Some(&held)).map_err(malformed)?;
+        if let Some(events) = said.events_requested {
+            stream.events = events;
+        } else if whole {
+            stream.events = EventType::TOLD.to_vec();
+        }
+        if let Some(description) = said.description {
+            stream.description = description;
+        } else if whole {
+            stream.description.clear();
+        }
+        match said.delivery {
+            Some(delivery) => deliver(of, &asked, &mut stream, delivery)?,
+            None if whole => deliver(of, &asked, &mut stream, Delivery::Poll)?,
+            None => {}
+        }
+        let done = authority.store.change_stream(&stream, asked.event(of, "changed")).await;
+        if done.map_err(|e| broken(&e))? {
+            return Ok(no_store(StatusCode::OK, &shown_stream(&authority.issuer, &stream)));
+        }
     }
-    if let Some(description) = said.description {
-        stream.description = description;
-    } else if whole {
-        stream.description.clear();
-    }
-    match said.delivery {
-        Some(delivery) => deliver(of, &asked, &mut stream, delivery).await?,
-        None if whole => deliver(of, &asked, &mut stream, Delivery::Poll).await?,
-        None => {}
-    }
-    let done = authority.store.change_stream(&stream, None, asked.event(of, "changed")).await;
-    if !done.map_err(|e| broken(&e))? {
-        return Err(asked.stream(of, None).await.err().unwrap_or_default());
-    }
-    Ok(no_store(StatusCode::OK, &shown_stream(&authority.issuer, &stream)))
+    Err(changing())
+}
+
+/// Others change the same stream all the time, or its client may not listen any more.
+fn changing() -> Response<Body> {
+    let text = "The stream was changed meanwhile: read it, and try again.";
+    answer::error(StatusCode::CONFLICT, "conflict", text)
 }
 
 /// `DELETE /ssf/streams`.
@@ -236,14 +249,16 @@ pub(super) async fn set_status<S: Transmits>(
 async fn status_set<S: Transmits>(of: &S, request: Request) -> Answer {
     let asked = Admitted::new(of, request, STATUS, Needs::Manage).await?;
     let (id, status, reason) = StreamStatus::parse(&asked.body).map_err(malformed)?;
-    let mut stream = asked.stream(of, Some(&id)).await?;
-    (stream.status, stream.reason) = (status, reason.unwrap_or_default());
-    let event = asked.event(of, status.word());
-    let done = of.authority().store.change_stream(&stream, None, event).await;
-    if !done.map_err(|e| broken(&e))? {
-        return Err(asked.stream(of, None).await.err().unwrap_or_default());
+    for _ in 0..TRIES {
+        let mut stream = asked.stream(of, Some(&id)).await?;
+        (stream.status, stream.reason) = (status, reason.clone().unwrap_or_default());
+        let event = asked.event(of, status.word());
+        let done = of.authority().store.change_stream(&stream, event).await;
+        if done.map_err(|e| broken(&e))? {
+            return Ok(shown_status(&stream));
+        }
     }
-    Ok(shown_status(&stream))
+    Err(changing())
 }
 
 /// `POST /ssf/verification`.

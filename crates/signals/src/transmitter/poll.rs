@@ -2,7 +2,7 @@
 
 use super::{
     Transmits,
-    admitted::{Admitted, Needs, malformed},
+    admitted::{Admitted, Needs, authority::listening, malformed},
     render,
 };
 use axum::{
@@ -52,13 +52,12 @@ async fn polled<S: Transmits>(
     let stream = asked.stream(of, Some(id)).await?;
     let wanted = PollRequest::parse(&asked.body).map_err(malformed)?;
     take_back(of, &stream, &wanted).await.map_err(|e| broken(&e))?;
-    let told = asked.client.record.signals.unwrap_or(Told::ItsPeople);
     // A poll that would wait, and finds no room to do so, is answered at once.
     let waits = !wanted.return_immediately && wanted.most > 0;
     let place = if waits { waiting.take(&stream.id) } else { None };
     let until = Instant::now() + if place.is_some() { LONGEST } else { Duration::ZERO };
     loop {
-        let (sets, more) = found(of, &stream, told, wanted.most).await.map_err(|e| broken(&e))?;
+        let (sets, more) = found(of, &stream, wanted.most).await.map_err(|e| broken(&e))?;
         if !sets.is_empty() || Instant::now() >= until {
             let mut answer = json!({ "sets": sets });
             // Only where it says something: there are clients that do not read it otherwise.
@@ -102,7 +101,6 @@ async fn take_back<S: Transmits>(
 async fn found<S: Transmits>(
     of: &S,
     stream: &SignalStream,
-    told: Told,
     most: usize,
 ) -> Result<(Map<String, Value>, bool), StoreError> {
     let authority = of.authority();
@@ -110,7 +108,12 @@ async fn found<S: Transmits>(
         let held = authority.store.stream_of(&stream.client_id).await?;
         let delivered = held.filter(|held| held.id == stream.id);
         let delivered = delivered.filter(|held| held.status == StreamStatus::Enabled);
-        let Some(stream) = delivered else { return Ok((Map::new(), false)) };
+        // The client as it is now: a poll waits, and is told nothing once it may not listen.
+        let client = listening(&*authority.fresh().await?, &stream.client_id);
+        let (Some(stream), Some(client)) = (delivered, client) else {
+            return Ok((Map::new(), false));
+        };
+        let told = client.record.signals.unwrap_or(Told::ItsPeople);
         let signals = authority.store.signals(&stream.id, most + 1).await?;
         let for_nobody = |signal: &&Signal| render::wanted(told, &stream, signal).is_none();
         let gone: Vec<String> =

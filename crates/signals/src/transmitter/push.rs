@@ -26,8 +26,8 @@ use url::Url;
 const HELD: i64 = 40;
 /// How long it begins deliveries at a stretch.
 const STRETCH: Duration = Duration::from_secs(15);
-/// How many events are read at once.
-const PIECE: usize = 20;
+/// How long it is waited for a client that may not listen just now, in seconds.
+const WHILE_OFF: i64 = 60;
 /// How long after an attempt the next one follows, in seconds; the last one again and again.
 const PAUSES: [i64; 7] = [1, 2, 10, 60, 300, 1800, 3600];
 /// How often an event is posted again that the listener refuses by a reason.
@@ -56,7 +56,38 @@ pub(super) fn reach_of(url: &str, issuer: &Issuer, client: &Client) -> Reach {
         .any(|known| theirs.is_some() && origin(known) == theirs);
     let is_here = Url::parse(url).is_ok_and(|url| is_loopback(&url));
     let we_are_here = Reach::of_trusted_url(issuer.as_str()) == Reach::Loopback;
-    if registered || (is_here && we_are_here) { Reach::of_trusted_url(url) } else { Reach::Public }
+    // A redirect URI of a loopback address means the machine of whoever signs in, not ours.
+    let allowed = if is_here { we_are_here } else { registered };
+    if allowed { Reach::of_trusted_url(url) } else { Reach::Public }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_reaches_what_an_administrator_registered_and_never_our_own_machine() {
+        let client = Client {
+            redirect_uris: vec![
+                "http://127.0.0.1:7000/cb".to_owned(),
+                "https://soc.internal:8443/cb".to_owned(),
+            ],
+            ..Client::default()
+        };
+        let (there, here) = ("https://idp.example", "http://127.0.0.1:1");
+        for (issuer, url, reach) in [
+            (there, "http://127.0.0.1:7000/x", Reach::Public),
+            (there, "http://localhost/x", Reach::Public),
+            (there, "https://soc.internal:8443/x", Reach::Private),
+            (there, "https://soc.internal/x", Reach::Public),
+            (there, "https://soc.example/x", Reach::Public),
+            (there, "nothing", Reach::Public),
+            (here, "http://127.0.0.1:7000/x", Reach::Loopback),
+        ] {
+            let issuer = Issuer::parse(issuer).map_err(|error| error.to_string());
+            assert_eq!(issuer.map(|issuer| reach_of(url, &issuer, &client)), Ok(reach), "{url}");
+        }
+    }
 }
 
 /// Tells those who listen, until this is dropped.
@@ -113,13 +144,12 @@ async fn tell_some<S: Transmits>(
     let due = authority.store.due_streams(now).await?;
     let mut begun = 0;
     for id in under_way.in_turn(due.iter().map(|stream| stream.id.clone()).collect()) {
-        let Some(stream) = due.iter().find(|stream| stream.id == id) else { continue };
-        if under_way.room(&id) == 0
-            || !authority.store.hold_stream(&id, now, now.plus(HELD)).await?
-        {
+        if under_way.room(&id) == 0 {
             continue;
         }
-        let (of, stream) = (of.clone(), stream.clone());
+        let held = authority.store.hold_stream(&id, now, now.plus(HELD)).await?;
+        let Some(stream) = held else { continue };
+        let of = of.clone();
         under_way.begin(&id, async move { deliver(&of, stream).await });
         begun += 1;
     }
@@ -148,21 +178,33 @@ async fn tidy<S: Transmits>(of: &S) -> Result<(), StoreError> {
     authority.store.drop_old_signals(now.plus(-KEPT), event).await.map(|_| ())
 }
 
-/// Delivers what waits for a stream that this node holds.
+/// Delivers what waits for a stream that this node holds: one event after the other. Stream and client are
+/// read again before each, so that what was changed counts for the next one.
 async fn deliver<S: Transmits>(of: &S, mut stream: SignalStream) -> Result<Delivery, StoreError> {
     let authority = of.authority();
     let store = &authority.store;
     let began = Instant::now();
     loop {
-        // As it is now: it may be let hear of others meanwhile, or of nobody.
+        let now = authority.now();
         let snapshot = authority.fresh().await?;
         let client = listening(&snapshot, &stream.client_id);
-        let url = stream.endpoint_url.clone();
-        let (Some(client), Some(url)) = (client, url) else {
-            // What waits is kept as long as for any other.
-            let (now, why) = (authority.now(), ("the client may not listen", 0));
-            store.put_stream_off(&stream.id, why, now, now.plus(60)).await?;
+        let held = store.stream_of(&stream.client_id).await?;
+        let Some(held) = held.filter(|held| held.id == stream.id && held.holds == stream.holds)
+        else {
+            // Deleted, changed, or held by another node: it is theirs.
+            return Ok(Delivery::Done);
+        };
+        stream = held;
+        let (Some(client), Some(url)) = (client, stream.endpoint_url.clone()) else {
+            // What waits is kept as long as for any other; that nobody listens is no failure.
+            let not_yet = (Timestamp(0), 0, "the client may not listen");
+            store.put_stream_off(&stream, not_yet, now.plus(WHILE_OFF)).await?;
             return Ok(Delivery::InVain);
+        };
+        let signals = store.signals(&stream.id, 1).await?;
+        let Some(signal) = signals.first().filter(|_| began.elapsed() <= STRETCH) else {
+            store.let_stream_go(&stream).await?;
+            return Ok(Delivery::Done);
         };
         let to = Listener {
             reach: reach_of(&url, &authority.issuer, &client.record),
@@ -173,44 +215,34 @@ async fn deliver<S: Transmits>(of: &S, mut stream: SignalStream) -> Result<Deliv
             url,
         };
         let told = client.record.signals.unwrap_or(Told::ItsPeople);
-        let signals = store.signals(&stream.id, PIECE).await?;
-        if signals.is_empty() || began.elapsed() > STRETCH {
-            store.let_stream_go(&stream.id).await?;
-            return Ok(Delivery::Done);
+        let jti = std::slice::from_ref(&signal.jti);
+        let Some(token) = render::token(authority, told, &stream, signal) else {
+            store.end_signals(&stream.id, jti, &[]).await?;
+            continue;
+        };
+        match post(authority, &to, &token).await {
+            Ok(()) => {
+                if !signal.user_id.is_empty() {
+                    told_after(now.since(signal.made_at));
+                }
+                store.end_signals(&stream.id, jti, &[event_of(&stream, signal, now)]).await?;
+            }
+            // What it reads and does not take, time and again, keeps nothing else from it.
+            Err(NotTaken::Refused(why)) if stream.tries >= REFUSED => {
+                let event = event_of(&stream, signal, now)
+                    .with(Detail::More, shown(&why, 300))
+                    .refused("signal.not_taken");
+                store.end_signals(&stream.id, jti, &[event]).await?;
+            }
+            Err(NotTaken::Refused(why) | NotTaken::No(why)) => {
+                if is_given_up(&stream, now) {
+                    say_paused(authority, &to, &stream).await;
+                }
+                return vain(authority, &stream, Some(signal), &why).await;
+            }
         }
-        for signal in &signals {
-            let now = authority.now();
-            let jti = std::slice::from_ref(&signal.jti);
-            let Some(token) = render::token(authority, told, &stream, signal) else {
-                store.end_signals(&stream.id, jti, &[]).await?;
-                continue;
-            };
-            match post(authority, &to, &token).await {
-                Ok(()) => {
-                    if !signal.user_id.is_empty() {
-                        told_after(now.since(signal.made_at));
-                    }
-                    store.end_signals(&stream.id, jti, &[event_of(&stream, signal, now)]).await?;
-                }
-                // What it reads and does not take, time and again, keeps nothing else from it.
-                Err(NotTaken::Refused(why)) if stream.tries >= REFUSED => {
-                    let event = event_of(&stream, signal, now)
-                        .with(Detail::More, shown(&why, 300))
-                        .refused("signal.not_taken");
-                    store.end_signals(&stream.id, jti, &[event]).await?;
-                }
-                Err(NotTaken::Refused(why) | NotTaken::No(why)) => {
-                    if is_given_up(&stream, now) {
-                        say_paused(authority, &to, &stream).await;
-                    }
-                    return vain(authority, &stream, Some(signal), &why).await;
-                }
-            }
-            // The next one is tried as often.
-            stream.tries = 0;
-            if began.elapsed() > STRETCH {
-                break;
-            }
+        if stream.tries > 0 || stream.failing_since.0 > 0 {
+            store.stream_works(&stream).await?;
         }
     }
 }
@@ -290,14 +322,15 @@ async fn vain<D: Directory>(
             None => event,
         };
         let reason = format!("nothing was taken for a day: {}", shown(failed, 300));
-        store.pause_stream(&stream.id, &reason, event.refused("signal.paused")).await?;
+        store.pause_stream(stream, &reason, event.refused("signal.paused")).await?;
         return Ok(Delivery::InVain);
     }
     let tries = usize::try_from(stream.tries).unwrap_or_default();
     let pause = PAUSES.get(tries).copied().unwrap_or(3600);
+    let since = if stream.failing_since.0 > 0 { stream.failing_since } else { now };
     let failed = shown(failed, 300);
-    let why = (failed.as_str(), stream.tries + 1);
-    store.put_stream_off(&stream.id, why, now, now.plus(pause)).await?;
+    let why = (since, stream.tries + 1, failed.as_str());
+    store.put_stream_off(stream, why, now.plus(pause)).await?;
     Ok(Delivery::InVain)
 }
 

@@ -3,7 +3,9 @@
 
 use passavant_authority::{
     answer::Failure,
-    authority::{Authority, Directory},
+    authority::{Authority, Directory, Look, Snapshot},
+    client_authentication::AuthenticatedClient,
+    mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use passavant_proto::{
@@ -12,9 +14,11 @@ use passavant_proto::{
     oauth::{access_token::AccessTokenClaims, scope::Scopes},
     refusal::Refusal,
     ssf::{SCOPE_MANAGE, SCOPE_READ},
+    time::Timestamp,
     xaa::id_jag::{Confirmation, OneOrMany},
 };
-use passavant_store::AuditEvent;
+use passavant_store::{AuditEvent, Entry, Grant, TokenKind};
+use std::sync::Arc;
 
 /// Lifetime of a token, in seconds.
 const LIFETIME: i64 = 600;
@@ -24,8 +28,41 @@ pub(super) fn audience(issuer: &Issuer) -> String {
     issuer.endpoint("/ssf")
 }
 
-/// Issues a token to a client that an administrator lets listen. It is not on record: whether the client
-/// may still listen is asked with each request.
+/// A decision to let a client listen.
+struct Listens<'a, D> {
+    authority: &'a Authority<D>,
+    client: &'a AuthenticatedClient,
+    event: AuditEvent,
+    jti: String,
+    expires_at: Timestamp,
+}
+
+impl<D: Directory> mint::Grant<D> for Listens<'_, D> {
+    type Token = ();
+
+    async fn decide(&mut self, _: &Arc<Snapshot<D>>, _: Look) -> Result<Decision<()>, Failure> {
+        let mut entry = Entry::new(Some(self.event.clone()));
+        entry.grant = Some(Grant {
+            jti: self.jti.clone(),
+            kind: TokenKind::AccessToken,
+            // Nobody's: it is the client's own.
+            user_id: String::new(),
+            client_id: self.client.id().to_owned(),
+            party: self.authority.issuer.to_string(),
+            lineage: self.jti.clone(),
+            expires_at: self.expires_at,
+            opens: None,
+        });
+        Ok(Decision::Grant(Box::new(entry), ()))
+    }
+
+    fn lost(&self) -> Lost {
+        let gone = Refusal::GrantNotRegistered;
+        Lost { session: gone.clone(), token: gone.clone(), jti: gone }
+    }
+}
+
+/// Issues a token to a client that an administrator lets listen.
 pub async fn issue<D: Directory>(
     authority: &Authority<D>,
     request: &ClientRequest<D>,
@@ -69,7 +106,9 @@ pub async fn issue<D: Directory>(
         .client(client.id())
         .with(Detail::Scope, scopes.to_string())
         .with(Detail::Jti, claims.jti.as_str());
-    authority.store.note(event, now).await?;
+    let (jti, expires_at) = (claims.jti.clone(), claims.exp);
+    let mut listens = Listens { authority, client, event, jti, expires_at };
+    mint::mint(authority, Arc::clone(&request.snapshot), client, &mut listens, now).await?;
     Ok(TokenAnswer {
         access_token: claims.sign(&authority.signing()),
         token_type: if request.proof.is_some() { "DPoP" } else { "Bearer" },

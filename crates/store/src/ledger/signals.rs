@@ -3,11 +3,14 @@
 //! tells of; a node that holds a stream delivers its events in their order.
 
 use super::audit::{AuditEvent, insert_audit};
-use crate::database::{Store, StoreError, reading};
+use crate::{
+    database::{Store, StoreError, reading},
+    directory::read,
+};
 use passavant_proto::{
     event::Detail,
+    oauth::client::Client,
     oidc::authentication::{Authentication, reaches},
-    secret::sha256,
     ssf::{EventType, StreamStatus},
     time::Timestamp,
 };
@@ -44,6 +47,10 @@ pub struct SignalStream {
     pub failing_since: Timestamp,
     /// Why it took nothing.
     pub failure: String,
+    /// How often it was changed: what is written rests on it.
+    pub version: i64,
+    /// How often it was held: what is written after a delivery rests on it.
+    pub holds: i64,
 }
 
 /// An event that somebody is to be told of.
@@ -73,7 +80,7 @@ pub struct Waiting {
 }
 
 const STREAM: &str = "id, client_id, events, endpoint_url, sealed, description, status, reason, \
-                      created_at, tries, failing_since, failure";
+                      created_at, tries, failing_since, failure, version, holds";
 
 fn stream_of(row: &AnyRow) -> Result<SignalStream, StoreError> {
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -92,6 +99,8 @@ fn stream_of(row: &AnyRow) -> Result<SignalStream, StoreError> {
         tries: row.try_get("tries")?,
         failing_since: Timestamp(row.try_get("failing_since")?),
         failure: row.try_get("failure")?,
+        version: row.try_get("version")?,
+        holds: row.try_get("holds")?,
     })
 }
 
@@ -166,22 +175,19 @@ async fn insert_for_all(
     facts: &Value,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let streams = "SELECT id, (SELECT COALESCE(MAX(position), 0) FROM signals) AS newest, \
+    let streams = "SELECT id, CAST($2 AS TEXT), CAST($1 AS TEXT), CAST($3 AS TEXT), \
                    (SELECT COUNT(*) FROM known_to_client k WHERE k.user_id = $1 \
-                   AND k.client_id = signal_streams.client_id) AS known \
+                   AND k.client_id = signal_streams.client_id), CAST($4 AS BIGINT) \
                    FROM signal_streams WHERE status <> 'disabled'";
-    for row in sqlx::query(streams).bind(user_id).fetch_all(&mut **transaction).await? {
-        let (stream, newest): (String, i64) = (row.try_get("id")?, row.try_get("newest")?);
-        let signal = Signal {
-            jti: sha256(format!("{stream} {user_id} {} {newest}", now.0).as_bytes()),
-            event: event.word().to_owned(),
-            user_id: user_id.to_owned(),
-            facts: facts.to_string(),
-            known: row.try_get::<i64, _>("known")? > 0,
-            made_at: now,
-        };
-        insert(transaction, &stream, &signal).await?;
-    }
+    let sql =
+        format!("INSERT INTO signals (stream, event, user_id, facts, known, made_at) {streams}");
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(user_id)
+        .bind(event.word())
+        .bind(facts.to_string())
+        .bind(now.0)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 
@@ -200,14 +206,26 @@ pub(crate) async fn end_streams(
     Ok(())
 }
 
+/// Whether a client may listen, as of this transaction.
+async fn may_listen(
+    transaction: &mut Transaction<'static, Any>,
+    client_id: &str,
+) -> Result<bool, StoreError> {
+    let client = read::<Client>(transaction, client_id).await?;
+    Ok(client.is_some_and(|client| !client.disabled && client.signals.is_some()))
+}
+
 impl Store {
-    /// Makes a stream; `false` if its client has one.
+    /// Makes a stream; `false` if its client has one, or may not listen any more.
     pub async fn create_stream(
         &self,
         stream: &SignalStream,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_plain().await?;
+        let mut transaction = self.begin_revoking().await?;
+        if !may_listen(&mut transaction, &stream.client_id).await? {
+            return Ok(false);
+        }
         let add = "INSERT INTO signal_streams (id, client_id, events, endpoint_url, sealed, \
                    description, status, reason, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
                    ON CONFLICT (client_id) DO NOTHING";
@@ -253,19 +271,21 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Changes what a listener said of its stream, and its status. `told`: an event about it that goes
-    /// out with that. `false` if it is not there any more.
+    /// Changes what a listener said of its stream, and its status. `false` if it is not there as it was read, or its client may not listen any more.
     pub async fn change_stream(
         &self,
         stream: &SignalStream,
-        told: Option<Signal>,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_plain().await?;
-        // What was put off is tried by the new word.
+        let mut transaction = self.begin_revoking().await?;
+        if !may_listen(&mut transaction, &stream.client_id).await? {
+            return Ok(false);
+        }
+        // What was put off is tried by the new word, and whoever delivers by the old one writes nothing.
         let change = "UPDATE signal_streams SET events = $2, endpoint_url = $3, sealed = $4, \
                       description = $5, status = $6, reason = $7, next_at = 0, tries = 0, \
-                      failing_since = 0, failure = '' WHERE id = $1";
+                      failing_since = 0, failure = '', held_until = 0, holds = holds + 1, \
+                      version = version + 1 WHERE id = $1 AND version = $8";
         let changed = sqlx::query(change)
             .bind(stream.id.as_str())
             .bind(words(&stream.events))
@@ -274,6 +294,7 @@ impl Store {
             .bind(stream.description.as_str())
             .bind(stream.status.word())
             .bind(stream.reason.as_str())
+            .bind(stream.version)
             .execute(&mut *transaction)
             .await?;
         if changed.rows_affected() == 0 {
@@ -284,9 +305,6 @@ impl Store {
                 .bind(stream.id.as_str())
                 .execute(&mut *transaction)
                 .await?;
-        }
-        if let Some(told) = told {
-            insert(&mut transaction, &stream.id, &told).await?;
         }
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
@@ -347,67 +365,82 @@ impl Store {
         rows.iter().map(stream_of).collect()
     }
 
-    /// Holds a stream: no other node delivers its events before `until`. `false` if another one holds it,
-    /// or if it is not to be delivered any more.
+    /// Holds a stream: no other node delivers its events before `until`. The stream as it is held; `None` if
+    /// another one holds it, or if it is not to be delivered any more.
     pub async fn hold_stream(
         &self,
         id: &str,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<SignalStream>, StoreError> {
         let mut transaction = self.begin_plain().await?;
-        let hold = "UPDATE signal_streams SET held_until = $3 \
+        let hold = "UPDATE signal_streams SET held_until = $3, holds = holds + 1 \
                     WHERE id = $1 AND held_until <= $2 AND next_at <= $2 AND status = 'enabled'";
         let held = sqlx::query(hold).bind(id).bind(now.0).bind(until.0);
-        let held = held.execute(&mut *transaction).await?.rows_affected() == 1;
+        if held.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let sql = format!("SELECT {STREAM} FROM signal_streams WHERE id = $1");
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_one(&mut *transaction).await?;
+        let stream = stream_of(&row)?;
         transaction.commit().await?;
-        Ok(held)
+        Ok(Some(stream))
     }
 
-    /// Lets a stream go after its events were taken.
-    pub async fn let_stream_go(&self, id: &str) -> Result<(), StoreError> {
+    /// Lets a stream go, unless it was changed, or held by another one, meanwhile.
+    pub async fn let_stream_go(&self, stream: &SignalStream) -> Result<(), StoreError> {
         let mut transaction = self.begin_plain().await?;
-        let go = "UPDATE signal_streams SET held_until = 0, next_at = 0, tries = 0, failing_since = 0, \
-                  failure = '' WHERE id = $1";
-        sqlx::query(go).bind(id).execute(&mut *transaction).await?;
+        let go = "UPDATE signal_streams SET held_until = 0 WHERE id = $1 AND holds = $2";
+        let go = sqlx::query(go).bind(stream.id.as_str()).bind(stream.holds);
+        go.execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
     }
 
-    /// Lets a stream go whose listener did not take its first event, `tries` times now: it is tried again at
-    /// `next_at`.
+    /// The listener has taken something: nothing fails any more.
+    pub async fn stream_works(&self, stream: &SignalStream) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let works = "UPDATE signal_streams SET next_at = 0, tries = 0, failing_since = 0, failure = '' \
+                     WHERE id = $1 AND holds = $2";
+        let works = sqlx::query(works).bind(stream.id.as_str()).bind(stream.holds);
+        works.execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Lets a stream go, as above, whose listener did not take its first event: it is tried again at
+    /// `next_at`. `failed` says since when and why it takes nothing, and how often it was tried.
     pub async fn put_stream_off(
         &self,
-        id: &str,
-        (failure, tries): (&str, i64),
-        now: Timestamp,
+        stream: &SignalStream,
+        (failing_since, tries, failure): (Timestamp, i64, &str),
         next_at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin_plain().await?;
         let off = "UPDATE signal_streams SET held_until = 0, next_at = $3, failure = $4, tries = $5, \
-                   failing_since = CASE WHEN failing_since = 0 THEN $2 ELSE failing_since END WHERE id = $1";
+                   failing_since = $6 WHERE id = $1 AND holds = $2";
         sqlx::query(off)
-            .bind(id)
-            .bind(now.0)
+            .bind(stream.id.as_str())
+            .bind(stream.holds)
             .bind(next_at.0)
             .bind(failure)
             .bind(tries)
+            .bind(failing_since.0)
             .execute(&mut *transaction)
             .await?;
         Ok(transaction.commit().await?)
     }
 
-    /// Pauses a stream whose listener has taken nothing for long; what waits is kept.
+    /// Pauses a stream, as above, whose listener has taken nothing for long; what waits is kept.
     pub async fn pause_stream(
         &self,
-        id: &str,
+        stream: &SignalStream,
         reason: &str,
         event: AuditEvent,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin_plain().await?;
-        let pause = "UPDATE signal_streams SET status = 'paused', reason = $2, held_until = 0 \
-                     WHERE id = $1 AND status = 'enabled'";
-        let paused = sqlx::query(pause).bind(id).bind(reason).execute(&mut *transaction).await?;
-        if paused.rows_affected() == 1 {
+        let pause = "UPDATE signal_streams SET status = 'paused', reason = $3, held_until = 0, \
+                     version = version + 1 WHERE id = $1 AND holds = $2 AND status = 'enabled'";
+        let pause = sqlx::query(pause).bind(stream.id.as_str()).bind(stream.holds).bind(reason);
+        if pause.execute(&mut *transaction).await?.rows_affected() == 1 {
             insert_audit(&mut transaction, &[event]).await?;
         }
         Ok(transaction.commit().await?)

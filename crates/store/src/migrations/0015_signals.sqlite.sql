@@ -4,10 +4,10 @@
 CREATE TABLE signal_streams (
   id TEXT PRIMARY KEY, client_id TEXT NOT NULL UNIQUE, events TEXT NOT NULL, endpoint_url TEXT NOT NULL, sealed TEXT NOT NULL,
   description TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', created_at BIGINT NOT NULL,
-  asked_at BIGINT NOT NULL DEFAULT 0, next_at BIGINT NOT NULL DEFAULT 0, held_until BIGINT NOT NULL DEFAULT 0,
+  version BIGINT NOT NULL DEFAULT 0, asked_at BIGINT NOT NULL DEFAULT 0, next_at BIGINT NOT NULL DEFAULT 0, held_until BIGINT NOT NULL DEFAULT 0, holds BIGINT NOT NULL DEFAULT 0,
   tries BIGINT NOT NULL DEFAULT 0, failing_since BIGINT NOT NULL DEFAULT 0, failure TEXT NOT NULL DEFAULT '');
 CREATE TABLE signals (
-  position INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT NOT NULL UNIQUE, stream TEXT NOT NULL, event TEXT NOT NULL,
+  position INTEGER PRIMARY KEY AUTOINCREMENT, jti TEXT NOT NULL UNIQUE DEFAULT (lower(hex(randomblob(16)))), stream TEXT NOT NULL, event TEXT NOT NULL,
   user_id TEXT NOT NULL, facts TEXT NOT NULL, known BIGINT NOT NULL, made_at BIGINT NOT NULL);
 CREATE INDEX signals_stream ON signals (stream, position);
 CREATE INDEX signals_made_at ON signals (made_at);
