@@ -99,7 +99,8 @@ impl<'a> Receiver<'a> {
         let made = world.idp_admin().add::<Clients>(&new).await.unwrap();
         let secret = made.client_secret.unwrap();
         let mut this = Self { world, id: id.to_owned(), secret, token: String::new() };
-        this.token = this.token(None).await.str("access_token").to_owned();
+        let token = this.token(None).await;
+        token.str("access_token").clone_into(&mut this.token);
         this
     }
 
@@ -196,6 +197,7 @@ everywhere!(
 mod cases {
     use super::*;
 
+    #[allow(clippy::too_many_lines, reason = "a table, and what stands around it")]
     pub(super) async fn whatever_happens_to_a_person_is_told_once_to_who_may_hear_it() {
         let world = World::new().await;
         let (own, all) = (Listener::start().await, Listener::start().await);
@@ -312,6 +314,7 @@ mod cases {
         assert_eq!(world.idp_admin().streams().await.unwrap().items.len(), 1);
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table, and what stands around it")]
     pub(super) async fn a_listener_manages_its_own_stream_and_no_other() {
         let world = World::new().await;
         let document = Browser::default()
@@ -502,7 +505,7 @@ mod cases {
         receiver.poll(&stream, json!({"returnImmediately": true, "ack": [jti]})).await;
         // One that waits hears within a moment.
         let (reply, ()) = tokio::join!(receiver.poll(&stream, json!({})), async {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
             world.idp_admin().switch::<Users>("erin", true).await.unwrap();
         });
         let sets = reply.json["sets"].as_object().unwrap().clone();
@@ -667,7 +670,7 @@ mod cases {
     }
 
     impl Other<'_> {
-        fn claims(&self, events: Value) -> Value {
+        fn claims(&self, events: &Value) -> Value {
             json!({"iss": self.fake.issuer, "aud": "https://us.example", "iat": self.world.now().0,
                 "jti": self.world.id(), "events": events,
                 "sub_id": {"format": "iss_sub", "iss": self.fake.issuer, "sub": "erin-there"}})
@@ -675,7 +678,7 @@ mod cases {
 
         fn revoked(&self) -> Value {
             let at = self.world.now().0;
-            self.claims(json!({format!("{CAEP}/session-revoked"): {"event_timestamp": at}}))
+            self.claims(&json!({format!("{CAEP}/session-revoked"): {"event_timestamp": at}}))
         }
 
         async fn push(&self, token: &str) -> Reply {
@@ -702,6 +705,7 @@ mod cases {
         .unwrap()
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table, and what stands around it")]
     pub(super) async fn signals_of_an_upstream_end_what_came_by_way_of_it() {
         let world = World::new().await;
         let fake = FakeUpstream::start(&world, "").await;
@@ -844,7 +848,7 @@ mod cases {
         }
         // The earlier drafts name the person in the event.
         let mut browser = sign_in().await;
-        let mut claims = other.claims(json!({format!("{CAEP}/session-revoked"): {"subject":
+        let mut claims = other.claims(&json!({format!("{CAEP}/session-revoked"): {"subject":
             {"format": "iss_sub", "iss": fake.issuer, "sub": "erin-there"}}}));
         claims.as_object_mut().unwrap().remove("sub_id");
         assert_eq!(other.say(&claims).await.status, 202);

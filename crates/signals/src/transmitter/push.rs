@@ -61,35 +61,6 @@ pub(super) fn reach_of(url: &str, issuer: &Issuer, client: &Client) -> Reach {
     if allowed { Reach::of_trusted_url(url) } else { Reach::Public }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_reaches_what_an_administrator_registered_and_never_our_own_machine() {
-        let client = Client {
-            redirect_uris: vec![
-                "http://127.0.0.1:7000/cb".to_owned(),
-                "https://soc.internal:8443/cb".to_owned(),
-            ],
-            ..Client::default()
-        };
-        let (there, here) = ("https://idp.example", "http://127.0.0.1:1");
-        for (issuer, url, reach) in [
-            (there, "http://127.0.0.1:7000/x", Reach::Public),
-            (there, "http://localhost/x", Reach::Public),
-            (there, "https://soc.internal:8443/x", Reach::Private),
-            (there, "https://soc.internal/x", Reach::Public),
-            (there, "https://soc.example/x", Reach::Public),
-            (there, "nothing", Reach::Public),
-            (here, "http://127.0.0.1:7000/x", Reach::Loopback),
-        ] {
-            let issuer = Issuer::parse(issuer).map_err(|error| error.to_string());
-            assert_eq!(issuer.map(|issuer| reach_of(url, &issuer, &client)), Ok(reach), "{url}");
-        }
-    }
-}
-
 /// Tells those who listen, until this is dropped.
 pub async fn tell<S: Transmits>(of: &S) {
     let mut under_way = Deliveries::new();
@@ -347,5 +318,34 @@ async fn say_paused<D: Directory>(authority: &Authority<D>, to: &Listener, strea
     };
     if let Some(token) = render::token(authority, Told::ItsPeople, stream, &signal) {
         let _ = post(authority, to, &token).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_reaches_what_an_administrator_registered_and_never_our_own_machine() {
+        let client = Client {
+            redirect_uris: vec![
+                "http://127.0.0.1:7000/cb".to_owned(),
+                "https://soc.internal:8443/cb".to_owned(),
+            ],
+            ..Client::default()
+        };
+        let (there, here) = ("https://idp.example", "http://127.0.0.1:1");
+        for (issuer, url, reach) in [
+            (there, "http://127.0.0.1:7000/x", Reach::Public),
+            (there, "http://localhost/x", Reach::Public),
+            (there, "https://soc.internal:8443/x", Reach::Private),
+            (there, "https://soc.internal/x", Reach::Public),
+            (there, "https://soc.example/x", Reach::Public),
+            (there, "nothing", Reach::Public),
+            (here, "http://127.0.0.1:7000/x", Reach::Loopback),
+        ] {
+            let issuer = Issuer::parse(issuer).map_err(|error| error.to_string());
+            assert_eq!(issuer.map(|issuer| reach_of(url, &issuer, &client)), Ok(reach), "{url}");
+        }
     }
 }
