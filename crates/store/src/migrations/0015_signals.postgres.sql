@@ -28,28 +28,47 @@ BEGIN
 END $$;
 CREATE TRIGGER signal_of_session AFTER UPDATE OF ended_at ON sessions FOR EACH ROW
   WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL) EXECUTE FUNCTION passavant_signal_of_session();
--- A document that is no JSON tells nobody anything.
+-- Of a document that the database cannot read whole (a NUL in a name, for instance) it is told whether somebody is switched off.
 CREATE FUNCTION passavant_signals_of_person(before TEXT, now_is TEXT, who TEXT) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
-  old_one JSON := before::json;
-  new_one JSON := now_is::json;
-  was_off BOOLEAN := COALESCE(old_one ->> 'disabled', 'false') = 'true';
-  is_off BOOLEAN := COALESCE(new_one ->> 'disabled', 'false') = 'true';
+  old_one JSON;
+  new_one JSON;
+  old_groups JSONB;
+  new_groups JSONB;
+  old_password TEXT;
+  new_password TEXT;
+  was_off BOOLEAN;
+  is_off BOOLEAN;
 BEGIN
+  BEGIN
+    old_one := before::json;
+    new_one := now_is::json;
+    was_off := COALESCE(old_one ->> 'disabled', 'false') = 'true';
+    is_off := COALESCE(new_one ->> 'disabled', 'false') = 'true';
+    old_groups := COALESCE(old_one -> 'groups', '[]')::jsonb;
+    new_groups := COALESCE(new_one -> 'groups', '[]')::jsonb;
+    old_password := old_one ->> 'password_hash';
+    new_password := new_one ->> 'password_hash';
+  EXCEPTION WHEN OTHERS THEN
+    was_off := position('"disabled":true' IN before) > 0;
+    is_off := position('"disabled":true' IN now_is) > 0;
+    old_groups := NULL;
+    new_groups := NULL;
+    old_password := NULL;
+    new_password := NULL;
+  END;
   IF was_off <> is_off THEN
     PERFORM passavant_signal(CASE WHEN is_off THEN 'account-disabled' ELSE 'account-enabled' END, who, '{}', NULL);
   END IF;
-  IF COALESCE(old_one -> 'groups', '[]')::jsonb <> COALESCE(new_one -> 'groups', '[]')::jsonb THEN
+  IF old_groups IS DISTINCT FROM new_groups THEN
     PERFORM passavant_signal('token-claims-change', who,
-      json_build_object('claims', json_build_object('groups', COALESCE(new_one -> 'groups', '[]')))::text, NULL);
+      json_build_object('claims', json_build_object('groups', new_groups))::text, NULL);
   END IF;
-  IF old_one ->> 'password_hash' IS DISTINCT FROM new_one ->> 'password_hash' THEN
+  IF old_password IS DISTINCT FROM new_password THEN
     PERFORM passavant_signal('credential-change', who, json_build_object('credential_type', 'password', 'change_type', CASE
-      WHEN old_one ->> 'password_hash' IS NULL THEN 'create'
-      WHEN new_one ->> 'password_hash' IS NULL THEN 'delete' ELSE 'update' END)::text, NULL);
+      WHEN old_password IS NULL THEN 'create'
+      WHEN new_password IS NULL THEN 'delete' ELSE 'update' END)::text, NULL);
   END IF;
-EXCEPTION WHEN invalid_text_representation OR untranslatable_character THEN
-  NULL;
 END $$;
 CREATE FUNCTION passavant_signal_of_person() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
