@@ -66,6 +66,7 @@ impl Grants for Idp {
                 token_exchange::exchange(self, request, event).await
             }
             Ok("client_credentials") => {
+                self.0.admission.grant(request.client.id(), "tokens for streams of signals")?;
                 passavant_signals::issue_token(&self.0.authority, request, event).await
             }
             Ok(_) => Err(Failure::Refused(Refusal::GrantType)),

@@ -112,6 +112,12 @@ impl Store {
             ("ended_tokens", format!("made_at < {}", before(1800))),
             // Of a stream that is gone, and of people who are.
             ("signals", format!("made_at < {}", before(30 * 86_400))),
+            (
+                "known_to_client",
+                "NOT EXISTS (SELECT 1 FROM directory held WHERE held.kind = 'user' \
+                 AND held.id = known_to_client.user_id)"
+                    .to_owned(),
+            ),
             ("ended_subjects", format!("forget_after < {}", before(3600))),
             ("installations", format!("revoked_at < {}", before(30 * 86_400))),
             ("audit", format!("outcome = 'refused' AND at < {refused}")),

@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_authority::{
-    answer::{self, broken},
+    answer::{self, broken, throttled},
     authority::{RegisteredClient, Snapshot},
     bearer,
     origin::origin_of,
@@ -79,6 +79,11 @@ impl Admitted {
             let challenge =
                 Challenge::new("Bearer").with("error", "insufficient_scope").with("scope", scope);
             return Err(challenged(StatusCode::FORBIDDEN, &challenge));
+        }
+        // Each change is a row.
+        if needs == Needs::Manage {
+            let taken = of.admission().grant(&token.client, "streams of signals");
+            taken.map_err(|busy| throttled(busy.0))?;
         }
         let (request_id, _) = origin_of(&parts);
         Ok(Self { client, parts, body, request_id })

@@ -27,6 +27,8 @@ use tokio::time::{Instant, sleep};
 
 /// How long a poll waits for an event: less than a listener of ours lets a request take.
 const LONGEST: Duration = Duration::from_secs(20);
+/// How many events are looked at in one go.
+const PIECE: usize = 200;
 /// How often it is looked for one.
 const TURN: Duration = Duration::from_millis(250);
 
@@ -104,6 +106,7 @@ async fn found<S: Transmits>(
     most: usize,
 ) -> Result<(Map<String, Value>, bool), StoreError> {
     let authority = of.authority();
+    let began = Instant::now();
     loop {
         let held = authority.store.stream_of(&stream.client_id).await?;
         let delivered = held.filter(|held| held.id == stream.id);
@@ -114,18 +117,21 @@ async fn found<S: Transmits>(
             return Ok((Map::new(), false));
         };
         let told = client.record.signals.unwrap_or(Told::ItsPeople);
-        let signals = authority.store.signals(&stream.id, most + 1).await?;
-        let for_nobody = |signal: &&Signal| render::wanted(told, &stream, signal).is_none();
-        let gone: Vec<String> =
-            signals.iter().filter(for_nobody).map(|signal| signal.jti.clone()).collect();
-        if gone.is_empty() {
-            let tokens = signals.iter().take(most).filter_map(|signal| {
+        let limit = PIECE.max(most + 1);
+        let signals = authority.store.signals(&stream.id, limit).await?;
+        let (wanted, gone): (Vec<&Signal>, Vec<&Signal>) =
+            signals.iter().partition(|signal| render::wanted(told, &stream, signal).is_some());
+        if !gone.is_empty() {
+            // What is for nobody makes room for what follows.
+            let gone: Vec<String> = gone.iter().map(|signal| signal.jti.clone()).collect();
+            authority.store.end_signals(&stream.id, &gone, &[]).await?;
+        }
+        if wanted.len() > most || signals.len() < limit || began.elapsed() > LONGEST {
+            let tokens = wanted.iter().take(most).filter_map(|signal| {
                 let token = render::token(authority, told, &stream, signal)?;
                 Some((signal.jti.clone(), token.into()))
             });
-            return Ok((tokens.collect(), signals.len() > most));
+            return Ok((tokens.collect(), wanted.len() > most));
         }
-        // What is for nobody makes room for what follows.
-        authority.store.end_signals(&stream.id, &gone, &[]).await?;
     }
 }

@@ -23,9 +23,9 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 /// How long a node holds a stream, in seconds: longer than it delivers at a stretch.
-const HELD: i64 = 40;
+const HELD: i64 = 20;
 /// How long it begins deliveries at a stretch.
-const STRETCH: Duration = Duration::from_secs(15);
+const STRETCH: Duration = Duration::from_secs(5);
 /// How long it is waited for a client that may not listen just now, in seconds.
 const WHILE_OFF: i64 = 60;
 /// How long after an attempt the next one follows, in seconds; the last one again and again.

@@ -476,7 +476,7 @@ impl Store {
     }
 
     /// Drops what has waited since before `before`, and of what waits for one stream the oldest beyond
-    /// [`MOST_WAITING`]. Writes how many, for each listener.
+    /// a hundred thousand. Writes how many, for each listener.
     pub async fn drop_old_signals(
         &self,
         before: Timestamp,
