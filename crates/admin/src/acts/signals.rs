@@ -81,11 +81,12 @@ fn check_name(name: &str) -> Result<(), ActError> {
 }
 
 fn check_audience(audience: &str) -> Result<(), ActError> {
-    if (1..=1024).contains(&audience.len()) && !audience.chars().any(char::is_control) {
+    let printable = |b: u8| (b' '..=b'~').contains(&b);
+    if (1..=1024).contains(&audience.len()) && audience.bytes().all(printable) {
         return Ok(());
     }
     Err(ActError::invalid(
-        "`audience` is not a text of 1 to 1024 bytes",
+        "`audience` is not a text of 1 to 1024 printable characters of ASCII",
         "the transmitter says it when the stream is made: `aud`",
     ))
 }

@@ -44,7 +44,7 @@ pub struct NewTransmitter {
     #[schema(value_type = SecureUrl)]
     pub issuer: Issuer,
     /// `aud` of those that are for us, byte for byte: as it says when the stream is made.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(pattern = "^[ -~]{1,1024}$")]
     pub audience: String,
     /// Whose people it speaks of: at an identity provider an upstream, by its name; at an authorization server a
     /// trusted issuer.
@@ -67,7 +67,7 @@ pub struct NewTransmitter {
 pub struct TransmitterChange {
     /// `aud` of the tokens that are for us.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 1024)]
+    #[schema(nullable = false, pattern = "^[ -~]{1,1024}$")]
     pub audience: Option<String>,
     /// URL of its keys; `null` where the metadata of its issuer tell.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
