@@ -142,7 +142,7 @@ database = "sqlite:canvas.db"
     admin('client', 'add', 'Agent', '--id', 'agent', '--redirect-uri', 'http://127.0.0.1/callback', '--secret-out', join(folder, 'agent.secret'));
     admin('connection', 'add', 'engineering-canvas', '--client', 'agent', '--audience', canvas.ras, '--ras-client-id', 'acme-canvas', '--resource', canvas.mcp, ...scopes, '--group', 'engineering');
     const secret = name => readFileSync(join(folder, `${name}.secret`), 'utf8').trim();
-    return { idp, canvas, admin, config, secret, stop: () => server.stop(), kill: () => server.kill(), again: async () => { server = await begin(); }, told: () => server.told(), client: { id: 'agent', secret: secret('agent') }, target: { audience: canvas.ras, resource: canvas.mcp } };
+    return { idp, canvas, admin, config, secret, stop: () => server.stop(), kill: () => server.kill(), again: async () => { const before = server.told().split('ready').length; server = await begin(); for (let i = 0; server.told().split('ready').length === before; i++) { must(i < 500, server.told()); await sleep(20); } }, told: () => server.told(), client: { id: 'agent', secret: secret('agent') }, target: { audience: canvas.ras, resource: canvas.mcp } };
   }
 
   let clocks = 0;
