@@ -513,6 +513,15 @@ mod cases {
             sets.values().map(|token| Parts::of(token.as_str().unwrap()).claims).collect();
         assert_eq!(words(&heard), ["account-enabled"]);
         assert_eq!(tell(&world).await, 0, "nothing is posted anywhere");
+        // One that may not listen any more while it waits hears nothing.
+        let jtis: Vec<&String> = sets.keys().collect();
+        let (reply, ()) = tokio::join!(receiver.poll(&stream, json!({"ack": jtis})), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            world.idp_admin().switch::<Clients>("soc", false).await.unwrap();
+            world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+            world.idp_admin().switch::<Users>("erin", true).await.unwrap();
+        });
+        assert_eq!(reply.status, 401, "{}", reply.text);
     }
 
     pub(super) async fn one_that_takes_nothing_is_asked_later_and_paused_after_a_day() {

@@ -54,7 +54,7 @@ impl Directory for IdpDirectory {
             upstreams: upstreams.records,
             unreadable_upstreams: upstreams.unreadable.into_iter().map(|(id, _)| id).collect(),
             clients: registered(clients),
-            transmitters: live_transmitters(store).await?,
+            transmitters: passavant_signals::transmitters(store).await?,
             people: Mutex::default(),
             installations: Mutex::default(),
         })
@@ -95,11 +95,6 @@ impl Directory for IdpDirectory {
         installations.insert(url.to_owned(), Arc::clone(&client));
         Ok(Some(client))
     }
-}
-
-async fn live_transmitters(store: &Store) -> Result<Vec<Transmitter>, StoreError> {
-    let all = store.all::<Transmitter>().await?.into_iter();
-    Ok(all.filter(|transmitter| !transmitter.disabled).collect())
 }
 
 impl IdpDirectory {

@@ -2,10 +2,9 @@
 
 use crate::{directory::IdpDirectory, state::Idp};
 use passavant_proto::{
-    event::Detail, oauth::global_token_revocation::SubId, others_text::shown, ssf::Transmitter,
-    time::Timestamp, xaa::trust::SubjectLink,
+    event::Detail, others_text::shown, ssf::Transmitter, time::Timestamp, xaa::trust::SubjectLink,
 };
-use passavant_signals::{Heard, Receives, Transmits};
+use passavant_signals::{Heard, Named, Receives, Transmits};
 use passavant_store::{AccessEnded, AuditEvent, LoggedOut, SaidOnce, StoreError};
 
 impl Transmits for Idp {}
@@ -39,7 +38,7 @@ impl Receives for Idp {
         let unknown = async |event: AuditEvent| {
             store.note(event.refused("signal.unknown"), now).await.map(|_| AccessEnded::Unknown)
         };
-        let Some((transmitter, upstream)) = records.transmitter(&heard.transmitter.name) else {
+        let Some((_, upstream)) = records.transmitter(&heard.transmitter.name) else {
             return unknown(event).await;
         };
         let issuer = upstream.issuer();
@@ -48,16 +47,10 @@ impl Receives for Idp {
             tenant: None,
             subject: subject.to_owned(),
         };
-        let link = match heard.person {
-            Some(SubId::IssSub { iss, sub })
-                if iss == issuer.as_str() || iss == transmitter.issuer.as_str() =>
-            {
-                Some(of(sub))
-            }
-            Some(SubId::Opaque(subject)) => Some(of(subject)),
-            Some(SubId::Email(email)) => store.person_by_email(&upstream.name, email).await?,
-            // Of another issuer: it speaks of its own people alone.
-            Some(SubId::IssSub { .. }) | None => None,
+        let link = match heard.named(issuer.as_str()) {
+            Some(Named::Subject(subject)) => Some(of(subject)),
+            Some(Named::Email(email)) => store.person_by_email(&upstream.name, email).await?,
+            None => None,
         };
         if link.is_none() && heard.person.is_some() {
             return unknown(event).await;

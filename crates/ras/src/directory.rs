@@ -57,11 +57,6 @@ pub struct RasDirectory {
     accounts: Mutex<HashMap<SubjectLink, Arc<Linked>>>,
 }
 
-async fn live_transmitters(store: &Store) -> Result<Vec<Transmitter>, StoreError> {
-    let all = store.all::<Transmitter>().await?.into_iter();
-    Ok(all.filter(|transmitter| !transmitter.disabled).collect())
-}
-
 impl Directory for RasDirectory {
     async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
         let Readings { records: trusted, unreadable } = store.readings::<TrustedIssuer>().await?;
@@ -119,7 +114,7 @@ impl Directory for RasDirectory {
                     .collect(),
             ),
             trusted,
-            transmitters: live_transmitters(store).await?,
+            transmitters: passavant_signals::transmitters(store).await?,
             accounts: Mutex::default(),
         })
     }

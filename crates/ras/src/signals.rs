@@ -3,13 +3,12 @@
 use super::{directory::RasDirectory, state::Ras};
 use passavant_proto::{
     event::Detail,
-    oauth::global_token_revocation::SubId,
     others_text::shown,
     ssf::Transmitter,
     time::Timestamp,
     xaa::{id_jag, trust::SubjectLink},
 };
-use passavant_signals::{Heard, Receives};
+use passavant_signals::{Heard, Named, Receives};
 use passavant_store::{AccessEnded, AuditEvent, EndedAccess, SaidOnce, StoreError};
 
 impl Receives for Ras {
@@ -34,18 +33,13 @@ impl Receives for Ras {
         };
         // Which of a person's grants came from one session is not known here: all of them end, and the
         // others' clients get new ones.
-        let subject = match heard.person {
-            Some(SubId::IssSub { iss, sub })
-                if iss == trusted.issuer.as_str() || iss == transmitter.issuer.as_str() =>
-            {
-                Some(sub.clone())
-            }
-            Some(SubId::Opaque(subject)) => Some(subject.clone()),
-            Some(SubId::Email(email)) => {
+        let subject = match heard.named(trusted.issuer.as_str()) {
+            Some(Named::Subject(subject)) => Some(subject.to_owned()),
+            Some(Named::Email(email)) => {
                 let linked = store.linked_by_email(trusted.issuer.as_str(), email).await?;
                 linked.map(|link| link.subject)
             }
-            Some(SubId::IssSub { .. }) | None => None,
+            None => None,
         };
         let Some(subject) = subject else { return unknown(event).await };
         let event = event.with(Detail::Subject, shown(&subject, 256));

@@ -4,7 +4,7 @@
 mod receiver;
 mod transmitter;
 
-pub use receiver::{Heard, Receives, routes as receiver_routes};
+pub use receiver::{Heard, Named, Receives, routes as receiver_routes, transmitters};
 pub use transmitter::{
     Transmits, configuration_route, issue_token, routes as transmitter_routes, tell, tell_once,
 };

@@ -23,7 +23,7 @@ use passavant_proto::{
     ssf::{self, EVENTS, SecurityEvent, SetRefusal, Subject, Transmitter},
     time::{SKEW, Timestamp},
 };
-use passavant_store::{AccessEnded, AuditEvent, SaidOnce, StoreError, UsedJti};
+use passavant_store::{AccessEnded, AuditEvent, SaidOnce, Store, StoreError, UsedJti};
 use serde_json::json;
 use std::future::Future;
 
@@ -43,6 +43,38 @@ pub struct Heard<'a> {
     pub session: Option<&'a str>,
     /// What began later stays, by the transmitter's clock.
     pub until: Timestamp,
+}
+
+/// How a person is named whom a transmitter may speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// By the issuer's `sub`.
+    Subject(&'a str),
+    /// By an address.
+    Email(&'a str),
+}
+
+impl<'a> Heard<'a> {
+    /// How it names a person of `issuer`, for whom the transmitter speaks; `None` if it names nobody, or
+    /// somebody of another issuer: it speaks of its own people alone.
+    pub fn named(&self, issuer: &str) -> Option<Named<'a>> {
+        match self.person? {
+            SubId::IssSub { iss, sub }
+                if iss == issuer || iss == self.transmitter.issuer.as_str() =>
+            {
+                Some(Named::Subject(sub))
+            }
+            SubId::IssSub { .. } => None,
+            SubId::Opaque(subject) => Some(Named::Subject(subject)),
+            SubId::Email(email) => Some(Named::Email(email)),
+        }
+    }
+}
+
+/// The transmitters that are switched on.
+pub async fn transmitters(store: &Store) -> Result<Vec<Transmitter>, StoreError> {
+    let all = store.all::<Transmitter>().await?.into_iter();
+    Ok(all.filter(|transmitter| !transmitter.disabled).collect())
 }
 
 /// An authorization server that hears of people.
@@ -87,12 +119,8 @@ fn refused(status: StatusCode, err: &str, description: &str) -> Response<Body> {
 }
 
 /// Whether the request carries the token that the transmitter pushes with.
-fn is_theirs(transmitter: Option<&Transmitter>, headers: &HeaderMap) -> bool {
-    let presented = bearer_token(headers).map(|token| token.hash());
-    match (transmitter, presented) {
-        (Some(transmitter), Some(hash)) => transmitter.token_hash == hash,
-        _ => false,
-    }
+fn is_theirs(transmitter: &Transmitter, headers: &HeaderMap) -> bool {
+    bearer_token(headers).is_some_and(|token| token.hash() == transmitter.token_hash)
 }
 
 async fn received<S: Receives>(
@@ -109,7 +137,7 @@ async fn received<S: Receives>(
     let event = AuditEvent::granted(RequestEvent::SignalHeard, now)
         .with(Detail::RequestId, request_id.as_str())
         .with(Detail::Address, address.as_str());
-    let Some(transmitter) = transmitter.filter(|held| is_theirs(Some(held), &parts.headers)) else {
+    let Some(transmitter) = transmitter.filter(|held| is_theirs(held, &parts.headers)) else {
         // Which names there are is not said.
         let sender = Sender::Unproven(address);
         of.admission().refusal(&sender).map_err(|busy| throttled(busy.0))?;

@@ -130,6 +130,11 @@ pub(super) mod authority {
     }
 }
 
+/// A client that may not listen any more.
+pub(super) fn not_any_more(parts: &Parts) -> Response<Body> {
+    refused(parts, Some("invalid_token"))
+}
+
 /// A request that is not what it should be.
 pub(super) fn malformed(error: StreamError) -> Response<Body> {
     answer::error(StatusCode::BAD_REQUEST, "invalid_request", &format!("{error}."))

@@ -2,7 +2,7 @@
 
 use super::{
     Transmits,
-    admitted::{Admitted, Needs, authority::listening, malformed},
+    admitted::{Admitted, Needs, authority::listening, malformed, not_any_more as refused},
     render,
 };
 use axum::{
@@ -59,7 +59,11 @@ async fn polled<S: Transmits>(
     let place = if waits { waiting.take(&stream.id) } else { None };
     let until = Instant::now() + if place.is_some() { LONGEST } else { Duration::ZERO };
     loop {
-        let (sets, more) = found(of, &stream, wanted.most).await.map_err(|e| broken(&e))?;
+        // The client as it is now: a poll waits, and is told nothing once it may not listen.
+        let now = of.authority().fresh().await.map_err(|e| broken(&e))?;
+        let client = listening(&now, asked.client_id()).ok_or_else(|| refused(&asked.parts))?;
+        let told = client.record.signals.unwrap_or(Told::ItsPeople);
+        let (sets, more) = found(of, &stream, told, wanted.most).await.map_err(|e| broken(&e))?;
         if !sets.is_empty() || Instant::now() >= until {
             let mut answer = json!({ "sets": sets });
             // Only where it says something: there are clients that do not read it otherwise.
@@ -103,6 +107,7 @@ async fn take_back<S: Transmits>(
 async fn found<S: Transmits>(
     of: &S,
     stream: &SignalStream,
+    told: Told,
     most: usize,
 ) -> Result<(Map<String, Value>, bool), StoreError> {
     let authority = of.authority();
@@ -111,12 +116,7 @@ async fn found<S: Transmits>(
         let held = authority.store.stream_of(&stream.client_id).await?;
         let delivered = held.filter(|held| held.id == stream.id);
         let delivered = delivered.filter(|held| held.status == StreamStatus::Enabled);
-        // The client as it is now: a poll waits, and is told nothing once it may not listen.
-        let client = listening(&*authority.fresh().await?, &stream.client_id);
-        let (Some(stream), Some(client)) = (delivered, client) else {
-            return Ok((Map::new(), false));
-        };
-        let told = client.record.signals.unwrap_or(Told::ItsPeople);
+        let Some(stream) = delivered else { return Ok((Map::new(), false)) };
         let limit = PIECE.max(most + 1);
         let signals = authority.store.signals(&stream.id, limit).await?;
         let (wanted, gone): (Vec<&Signal>, Vec<&Signal>) =

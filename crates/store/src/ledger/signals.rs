@@ -271,7 +271,8 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Changes what a listener said of its stream, and its status. `false` if it is not there as it was read, or its client may not listen any more.
+    /// Changes what a listener said of its stream, and its status. `false` if it is not there as it was
+    /// read, or its client may not listen any more.
     pub async fn change_stream(
         &self,
         stream: &SignalStream,
