@@ -222,7 +222,7 @@ fn no_signals(signals: Option<SignalsAbout>) -> Result<(), ActError> {
     if signals.is_none() {
         return Ok(());
     }
-    Err(ActError::invalid(
+    Err(ActError::conflict(
         "`signals`: a resource authorization server has none to tell",
         "register the client at the identity provider, without --ras",
     ))
